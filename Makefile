@@ -1,0 +1,53 @@
+# The virtual environment is made once for each state of the lock files: the stamps stand for
+# the installed sets. `make lock` is the only target that changes the pins.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/run-time.stamp
+DEV := $(VENV)/dev.stamp
+export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+
+.DEFAULT_GOAL := help
+
+.PHONY: help
+help: ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
+
+$(RUN): requirements.lock
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	$(PYTHON) -m venv --clear $(VENV)
+	pip install --quiet --disable-pip-version-check --requirement requirements.lock
+	@touch $@
+
+$(DEV): requirements-dev.lock $(RUN)
+	pip install --quiet --disable-pip-version-check --requirement requirements-dev.lock
+	@touch $@
+
+.PHONY: install
+install: $(RUN) ## make .venv with what the pipeline needs, exactly as locked
+
+.PHONY: repro
+repro: $(RUN) ## run the stages that changed and show the metrics
+	dvc repro
+	dvc metrics show
+
+.PHONY: test
+test: $(DEV) ## run the whole test suite
+	pytest --numprocesses 2
+
+.PHONY: lint
+lint: $(DEV) ## check style and format
+	ruff check
+	ruff format --check
+
+.PHONY: lock
+lock: $(DEV) ## resolve the direct dependencies in pyproject.toml anew and pin everything
+	pip-compile $(COMPILE) --output-file requirements.lock pyproject.toml
+	@# A plain torch version lets each platform take its own build.
+	sed -i.bak 's/^\(torch==[0-9.]*\)+.*/\1/' requirements.lock
+	pip-compile $(COMPILE) --extra dev --constraint requirements.lock \
+		--output-file requirements-dev.lock pyproject.toml
+	sed -i.bak 's/^\(torch==[0-9.]*\)+.*/\1/' requirements-dev.lock
+	rm -f requirements.lock.bak requirements-dev.lock.bak
+
+COMPILE := --quiet --upgrade --strip-extras --allow-unsafe --no-annotate --no-header \
+	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
