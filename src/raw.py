@@ -1,0 +1,62 @@
+"""The file between fetch and prepare: the decoded data set as it came, in one .npz."""
+
+import os
+from pathlib import Path
+
+import numpy as np
+
+PIXELS = 784
+CLASSES = 10
+
+
+def check(images: np.ndarray, labels: np.ndarray) -> None:
+    """Hold arrays to the form images uint8 (N, 784), labels uint8 (N,) from 0 to 9, N >= 1.
+
+    Raises:
+        OSError: says what was expected and what was found.
+    """
+    rows = len(labels) if labels.ndim else 0
+    found = f"images {images.dtype} {images.shape}, labels {labels.dtype} {labels.shape}"
+    if not rows or found != f"images uint8 {(rows, PIXELS)}, labels uint8 {(rows,)}":
+        raise OSError(f"expected images uint8 (N, {PIXELS}) and labels uint8 (N,), found {found}")
+    if labels.max() >= CLASSES:
+        raise OSError(f"expected labels from 0 to {CLASSES - 1}, found {labels.max()}")
+
+
+def write(path: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write a data set; the same content gives the same bytes.
+
+    Raises:
+        OSError: names the path; what stood there before still stands.
+    """
+    part = Path(f"{path}.part")
+    try:
+        check(images, labels)
+        part.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("wb") as file:
+            np.savez(file, images=images, labels=labels)
+        os.replace(part, path)
+    except OSError as error:
+        raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
+    finally:
+        part.unlink(missing_ok=True)  # there only if something failed
+
+
+def read(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read and check what `write` wrote.
+
+    Returns:
+        images uint8 (N, 784), labels uint8 (N,).
+
+    Raises:
+        OSError: the file is missing, damaged or of another form.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:  # zip's CRC-32 catches flipped bits
+            images, labels = archive["images"], archive["labels"]
+        check(images, labels)
+    except FileNotFoundError as error:
+        raise OSError(f"{path} is missing; `dvc repro` makes it") from error
+    except Exception as error:  # arbitrary bytes make zipfile and NumPy raise almost anything
+        raise OSError(f"{path} is damaged ({error}); `dvc repro` restores it") from error
+    return images, labels
