@@ -1,7 +1,12 @@
 """The first source: OpenML, by scikit-learn's fetch_openml and through its cache."""
 
+import glob
+import os
+import signal
 import socket
+import time
 import warnings
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +14,14 @@ import numpy as np
 from src import content
 
 COLUMNS = 785  # 784 pixels and the label
+
+
+class _TooSlow(BaseException):
+    """Not an Exception, which scikit-learn would take for a reason to ask again."""
+
+
+def _give_up(*_: object) -> None:
+    raise _TooSlow
 
 
 def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.ndarray, np.ndarray]:
@@ -19,23 +32,26 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
         version: version on OpenML.
         sha256: pinned digest of the content (see `content.sha256`), or "None".
         timeout: seconds without an answer after which a request is given up; scikit-learn
-            asks again up to three times.
+            asks again, up to seven times. Ten times as long for everything together.
 
     Returns:
         images uint8 (N, 784) in C order, labels uint8 (N,).
 
     Raises:
         OSError: OpenML cannot be reached, or does not send this data set.
-        content.WrongContentError: it sends other content than the pinned one.
+        content.WrongContentError: it sends, or the cache holds, other content than the pinned.
         On failure, what was downloaded is removed from scikit-learn's cache.
     """
     from sklearn.datasets import fetch_openml, get_data_home  # 2 s, and only this source needs it
 
     cache = Path(get_data_home()) / "openml"
-    cached_before = set(cache.rglob("*.gz"))
+    started = time.time()
     timeout_before = socket.getdefaulttimeout()
     # fetch_openml sets no time-out of its own: a firewall that drops packets would hang it.
     socket.setdefaulttimeout(timeout)
+    # A server that sends a byte now and then meets that time-out for ever.
+    signal_before = signal.signal(signal.SIGALRM, _give_up)
+    signal.setitimer(signal.ITIMER_REAL, 10 * timeout)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
@@ -53,13 +69,33 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
         images, labels = np.ascontiguousarray(bunch.data), bunch.target
         content.check(images, labels, sha256)
     except BaseException as error:
-        for path in set(cache.rglob("*.gz")) - cached_before:
-            path.unlink(missing_ok=True)
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        downloaded = remove_since(started, cache)
+        if isinstance(error, content.WrongContentError) and not downloaded:
+            raise content.WrongContentError(
+                f"{error}; it is a copy kept from before: to ask OpenML anew, remove {cache}"
+            ) from error
+        if isinstance(error, _TooSlow):
+            raise OSError(f"no complete answer within {10 * timeout:g} s") from None
         if isinstance(error, content.WrongContentError) or not isinstance(error, Exception):
             raise
         # A broken answer surfaces as almost any exception of the parsers behind fetch_openml.
-        reason = " ".join(str(error).split())[:200]
+        reason = " ".join(str(error).split())[:400]
         raise OSError(f"{type(error).__name__}: {reason}") from error
     finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, signal_before)
         socket.setdefaulttimeout(timeout_before)
     return images, labels
+
+
+def remove_since(moment: float, cache: Path) -> list[str]:
+    """Remove the answers that came into the cache since a moment, in seconds since 1970."""
+    removed = []
+    # glob, unlike Path.rglob, bears other processes that clear up there meanwhile.
+    for path in glob.glob(f"{glob.escape(str(cache))}/**/*.gz", recursive=True):
+        with suppress(OSError):
+            if os.stat(path).st_mtime >= moment:
+                os.unlink(path)
+                removed.append(path)
+    return removed

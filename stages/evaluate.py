@@ -5,45 +5,51 @@ import os
 import re
 import sys
 
+# Each parameter: how its text is read, the test it must pass, and that test in words.
+PARAMETERS = {
+    "device": (
+        str,
+        re.compile(r"cpu|cuda(:\d+)?|mps|auto").fullmatch,
+        "cpu, cuda, cuda:N, mps or auto",
+    ),
+    "threads": (int, lambda n: 1 <= n <= 1024, "an integer from 1 to 1024"),
+    "batch_size": (int, lambda n: 1 <= n <= 1_000_000, "an integer from 1 to 1000000"),
+}
+PATHS = ("model", "test_data", "metrics", "confusion", "per_class")
 
-def build_parser() -> argparse.ArgumentParser:
+
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="evaluate",
         description=__doc__,
         usage="python -m stages.evaluate FLAGS (as dvc.yaml calls it)",
         allow_abbrev=False,
     )
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--batch_size", type=int, required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--test_data", required=True)
-    parser.add_argument("--metrics", required=True)
-    parser.add_argument("--confusion", required=True)
-    parser.add_argument("--per_class", required=True)
-    return parser
-
-
-def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    arguments = parser.parse_args(argv)
-    for name, holds, allowed in (
-        (
-            "device",
-            re.fullmatch(r"cpu|cuda(:\d+)?|mps|auto", arguments.device),
-            "cpu, cuda, cuda:N, mps or auto",
-        ),
-        ("threads", 1 <= arguments.threads <= 1024, "an integer from 1 to 1024"),
-        ("batch_size", arguments.batch_size >= 1, "an integer from 1"),
-    ):
-        if not holds:
-            value = getattr(arguments, name)
-            parser.error(f"argument --{name}: {value!r} is not allowed; allowed: {allowed}")
-    return arguments
+    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
+        either = parser.add_mutually_exclusive_group(required=True)
+        either.add_argument(f"--{name}", nargs="?", const="true")
+        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
+    for name in PATHS:
+        parser.add_argument(f"--{name}", required=True)
+    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
+    # value that starts with a dash, is refused by name.
+    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
+    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
+    arguments = parser.parse_args(flags)
+    for name, (convert, holds, allowed) in PARAMETERS.items():
+        text = getattr(arguments, name)
+        try:
+            value = convert(text)
+            if not holds(value):
+                raise ValueError
+        except ValueError:
+            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
+        setattr(arguments, name, value)
+    return parser, arguments
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser()
-    arguments = parse_arguments(parser, argv)
+    parser, arguments = parse_arguments(argv)
     # Imported only now, so that a bad parameter is refused at once.
     import torch
 

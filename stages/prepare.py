@@ -2,31 +2,49 @@
 
 import argparse
 import os
+import re
 import sys
 
+# Each parameter: how its text is read, the test it must pass, and that test in words.
+PARAMETERS = {
+    "train_size": (int, lambda n: n >= 1, "an integer from 1 to the number of rows less 1"),
+    "pixel_max": (int, lambda n: 1 <= n <= 255, "an integer from 1 to 255"),
+}
+PATHS = ("raw", "train_data", "test_data")
 
-def build_parser() -> argparse.ArgumentParser:
+
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="prepare",
         description=__doc__,
         usage="python -m stages.prepare FLAGS (as dvc.yaml calls it)",
         allow_abbrev=False,
     )
-    parser.add_argument("--train_size", type=int, required=True)
-    parser.add_argument("--pixel_max", type=int, required=True)
-    parser.add_argument("--raw", required=True)
-    parser.add_argument("--train_data", required=True)
-    parser.add_argument("--test_data", required=True)
-    return parser
+    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
+        either = parser.add_mutually_exclusive_group(required=True)
+        either.add_argument(f"--{name}", nargs="?", const="true")
+        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
+    for name in PATHS:
+        parser.add_argument(f"--{name}", required=True)
+    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
+    # value that starts with a dash, is refused by name.
+    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
+    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
+    arguments = parser.parse_args(flags)
+    for name, (convert, holds, allowed) in PARAMETERS.items():
+        text = getattr(arguments, name)
+        try:
+            value = convert(text)
+            if not holds(value):
+                raise ValueError
+        except ValueError:
+            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
+        setattr(arguments, name, value)
+    return parser, arguments
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser()
-    arguments = parser.parse_args(argv)
-    if arguments.train_size < 1:
-        parser.error(f"argument --train_size: {arguments.train_size} is not 1 or more rows")
-    if not 1 <= arguments.pixel_max <= 255:
-        parser.error(f"argument --pixel_max: {arguments.pixel_max} is not from 1 to 255")
+    parser, arguments = parse_arguments(argv)
     # Imported only now, so that a bad parameter is refused at once.
     import numpy as np
 
@@ -40,8 +58,8 @@ def main(argv: list[str] | None = None) -> None:
         )
     if images.max() > arguments.pixel_max:
         parser.error(
-            f"argument --pixel_max: {arguments.pixel_max} is less than the brightest pixel, "
-            f"{images.max()}"
+            f"argument --pixel_max: {arguments.pixel_max} is less than the brightest pixel; "
+            f"allowed: {images.max()} to 255"
         )
     train, test = slice(None, arguments.train_size), slice(arguments.train_size, None)
     for path, rows in ((arguments.train_data, train), (arguments.test_data, test)):

@@ -6,60 +6,58 @@ import os
 import re
 import sys
 
-INITS = ("uniform", "normal", "zeros")
+BOOLEAN = (lambda text: ("false", "true").index(text) == 1, lambda _: True, "true or false")
+# Each parameter: how its text is read, the test it must pass, and that test in words.
+PARAMETERS = {
+    "device": (
+        str,
+        re.compile(r"cpu|cuda(:\d+)?|mps|auto").fullmatch,
+        "cpu, cuda, cuda:N, mps or auto",
+    ),
+    "threads": (int, lambda n: 1 <= n <= 1024, "an integer from 1 to 1024"),
+    "seed": (int, lambda n: 0 <= n < 2**63, "an integer from 0 to 2^63 - 1"),
+    "init": (str, ("uniform", "normal", "zeros").__contains__, "uniform, normal or zeros"),
+    "epochs": (int, lambda n: 1 <= n <= 10_000, "an integer from 1 to 10000"),
+    "batch_size": (int, lambda n: n >= 1, "an integer from 1 to the number of rows"),
+    "learning_rate": (float, lambda x: 0 < x < math.inf, "a finite number above 0"),
+    "shuffle": BOOLEAN,
+    "drop_last": BOOLEAN,
+}
+PATHS = ("train_data", "test_data", "model", "metrics", "learning_curve")
 
 
-def build_parser() -> argparse.ArgumentParser:
+def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
     parser = argparse.ArgumentParser(
         prog="train",
         description=__doc__,
         usage="python -m stages.train FLAGS (as dvc.yaml calls it)",
         allow_abbrev=False,
     )
-    parser.add_argument("--device", required=True)
-    parser.add_argument("--threads", type=int, required=True)
-    parser.add_argument("--seed", type=int, required=True)
-    parser.add_argument("--init", choices=INITS, required=True)
-    parser.add_argument("--epochs", type=int, required=True)
-    parser.add_argument("--batch_size", type=int, required=True)
-    parser.add_argument("--learning_rate", type=float, required=True)
-    parser.add_argument("--shuffle", action=argparse.BooleanOptionalAction, required=True)
-    parser.add_argument("--drop_last", action=argparse.BooleanOptionalAction, required=True)
-    parser.add_argument("--train_data", required=True)
-    parser.add_argument("--test_data", required=True)
-    parser.add_argument("--model", required=True)
-    parser.add_argument("--metrics", required=True)
-    parser.add_argument("--learning_curve", required=True)
-    return parser
-
-
-def parse_arguments(parser: argparse.ArgumentParser, argv: list[str] | None) -> argparse.Namespace:
-    arguments = parser.parse_args(argv)
-    for name, holds, allowed in (
-        (
-            "device",
-            re.fullmatch(r"cpu|cuda(:\d+)?|mps|auto", arguments.device),
-            "cpu, cuda, cuda:N, mps or auto",
-        ),
-        ("threads", 1 <= arguments.threads <= 1024, "an integer from 1 to 1024"),
-        ("seed", 0 <= arguments.seed < 2**63, "an integer from 0 to 2^63 - 1"),
-        ("epochs", 1 <= arguments.epochs <= 10_000, "an integer from 1 to 10000"),
-        ("batch_size", arguments.batch_size >= 1, "an integer from 1 to the number of rows"),
-        (
-            "learning_rate",
-            0 < arguments.learning_rate < math.inf,
-            "a finite number greater than 0",
-        ),
-    ):
-        if not holds:
-            value = getattr(arguments, name)
-            parser.error(f"argument --{name}: {value!r} is not allowed; allowed: {allowed}")
-    return arguments
+    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
+        either = parser.add_mutually_exclusive_group(required=True)
+        either.add_argument(f"--{name}", nargs="?", const="true")
+        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
+    for name in PATHS:
+        parser.add_argument(f"--{name}", required=True)
+    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
+    # value that starts with a dash, is refused by name.
+    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
+    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
+    arguments = parser.parse_args(flags)
+    for name, (convert, holds, allowed) in PARAMETERS.items():
+        text = getattr(arguments, name)
+        try:
+            value = convert(text)
+            if not holds(value):
+                raise ValueError
+        except ValueError:
+            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
+        setattr(arguments, name, value)
+    return parser, arguments
 
 
 def main(argv: list[str] | None = None) -> None:
-    parser = build_parser()
-    arguments = parse_arguments(parser, argv)
+    parser, arguments = parse_arguments(argv)
     # Imported only now, so that a bad parameter is refused at once.
     import torch
     from tqdm import tqdm
@@ -78,7 +76,8 @@ def main(argv: list[str] | None = None) -> None:
     test_images, test_labels = dataset.read(arguments.test_data)
     if arguments.batch_size > len(labels):
         parser.error(
-            f"argument --batch_size: {arguments.batch_size} is more than the {len(labels)} rows"
+            f"argument --batch_size: {arguments.batch_size} is more than the rows that train; "
+            f"allowed: 1 to {len(labels)}"
         )
     parameters = softmax_regression.start(arguments.init, arguments.seed).to(chosen, dtype)
     test_images, test_labels = test_images.to(chosen), test_labels.to(chosen)

@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from filelock import FileLock
 
+from tests.stage_runner import openml_200, reproduced_200, small  # noqa: F401  (fixtures)
+
 REPOSITORY = Path(__file__).parent.parent
 
 Run = Callable[..., subprocess.CompletedProcess]
