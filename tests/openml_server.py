@@ -41,7 +41,7 @@ _ROUTES = {
 }
 REQUESTS = tuple(_ROUTES)
 REPLY_FAULTS = ("404", "412", "429", "500", "504 twice", "drop", "hang", "short", "stall")
-REPLY_FAULTS += ("bad gzip", "corrupt gzip", "html")
+REPLY_FAULTS += ("bad gzip", "corrupt gzip", "html", "drip")
 CONTENT_FAULTS = (
     ("description", "wrong md5"),
     ("features", "few attributes"),  # one column too few announced in the metadata
@@ -258,6 +258,7 @@ class _Proxy(socketserver.ThreadingTCPServer):
             thread.join(max(0, deadline - time.monotonic()))
 
     def process_request(self, request: socket.socket, client_address) -> None:
+        request.settimeout(None)  # a client in this process may have set a default for all
         # A second descriptor of the connection, for stop(): TLS takes the first one over
         args = request, client_address, request.dup()
         self._live = {thread: s for thread, s in self._live.items() if thread.is_alive()}
@@ -329,6 +330,11 @@ class _Handler(BaseHTTPRequestHandler):
             self._reply(200, b"not a gzip file", encoding="gzip")
         elif kind == "corrupt gzip":  # a sound header, then a deflate block of the reserved type
             self._reply(200, b"\x1f\x8b\x08" + bytes(6) + b"\x03" + b"\xff" * 64, encoding="gzip")
+        elif kind == "drip":  # for ever, each byte well within a client's time-out
+            self._reply(200, b"\x1f" * 1_000_000, encoding="gzip", share=0)
+            while True:
+                self.wfile.write(b"\x1f")
+                time.sleep(0.05)
         else:
             half = 0.5 if kind in ("short", "stall") else 1
             self._reply(200, document, "gzip" if request == "data" else None, share=half)
