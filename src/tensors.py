@@ -13,6 +13,9 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+# DVC takes a read-only file in its cache for sound, and so would hand out a damaged one for ever.
+REMEDY = "`rm {path}; chmod -R u+w $(dvc cache dir)/files; dvc repro` restores it"
+
 
 def checksum(arrays: dict[str, np.ndarray]) -> str:
     """CRC-32 over the arrays' bytes, by name: every change of up to 32 bits in a row shows."""
@@ -63,10 +66,10 @@ def read(path: str, framework: str, **dtypes: str) -> dict[str, Any]:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
             pinned = (file.metadata() or {}).get("crc32")
     except (SafetensorError, OSError, ValueError, TypeError, KeyError) as error:
-        raise OSError(f"{path} is damaged ({error}); `dvc repro` restores it") from error
+        raise OSError(f"{path} is damaged ({error}); {REMEDY.format(path=path)}") from error
     found_dtypes = {name: str(found[name].dtype).removeprefix("torch.") for name in found}
     if found_dtypes != dtypes:
         raise OSError(f"{path}: expected tensors {dtypes}, found {found_dtypes}")
     if checksum({name: np.asarray(tensor) for name, tensor in found.items()}) != pinned:
-        raise OSError(f"{path} is damaged (its checksum differs); `dvc repro` restores it")
+        raise OSError(f"{path} is damaged (its checksum differs); {REMEDY.format(path=path)}")
     return found
