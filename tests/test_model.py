@@ -26,7 +26,7 @@ def autograd_gradient(parameters, inputs, labels, gradient) -> torch.Tensor:
     logits = inputs @ leaf.T
     functional.cross_entropy(logits, labels, reduction="sum").backward()
     gradient.copy_(leaf.grad)
-    return functional.log_softmax(logits.detach(), dim=1)
+    return functional.log_softmax(logits.detach(), dim=1).T
 
 
 def test_the_closed_form_gradient_is_autograds() -> None:
