@@ -39,6 +39,10 @@ lint: $(DEV) ## check style and format
 	ruff check
 	ruff format --check
 
+.PHONY: bench
+bench: $(DEV) ## measure the pipeline against the tutorials' loops, in under three minutes
+	python -m benchmarks.bench
+
 .PHONY: lock
 lock: $(DEV) ## resolve the direct dependencies in pyproject.toml anew and pin everything
 	pip-compile $(COMPILE) --output-file requirements.lock pyproject.toml
