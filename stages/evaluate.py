@@ -1,55 +1,20 @@
 """Score the model on every test row and write its metrics, predictions and per-class scores."""
 
-import argparse
 import os
-import re
 import sys
 
-# Each parameter: how its text is read, the test it must pass, and that test in words.
+from src import flags
+
 PARAMETERS = {
-    "device": (
-        str,
-        re.compile(r"cpu|cuda(:\d+)?|mps|auto").fullmatch,
-        "cpu, cuda, cuda:N, mps or auto",
-    ),
-    "threads": (int, lambda n: 1 <= n <= 1024, "an integer from 1 to 1024"),
-    "batch_size": (int, lambda n: 1 <= n <= 1_000_000, "an integer from 1 to 1000000"),
+    "device": flags.DEVICE,
+    "threads": flags.integer(1, 1024),
+    "batch_size": flags.integer(1, 1_000_000),
 }
 PATHS = ("model", "test_data", "metrics", "confusion", "per_class")
 
 
-def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
-        prog="evaluate",
-        description=__doc__,
-        usage="python -m stages.evaluate FLAGS (as dvc.yaml calls it)",
-        allow_abbrev=False,
-    )
-    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
-        either = parser.add_mutually_exclusive_group(required=True)
-        either.add_argument(f"--{name}", nargs="?", const="true")
-        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
-    for name in PATHS:
-        parser.add_argument(f"--{name}", required=True)
-    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
-    # value that starts with a dash, is refused by name.
-    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
-    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
-    arguments = parser.parse_args(flags)
-    for name, (convert, holds, allowed) in PARAMETERS.items():
-        text = getattr(arguments, name)
-        try:
-            value = convert(text)
-            if not holds(value):
-                raise ValueError
-        except ValueError:
-            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
-        setattr(arguments, name, value)
-    return parser, arguments
-
-
 def main(argv: list[str] | None = None) -> None:
-    parser, arguments = parse_arguments(argv)
+    parser, arguments = flags.parse("evaluate", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
     import torch
 

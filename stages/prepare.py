@@ -1,50 +1,19 @@
 """Scale the pixels to [0, 1] and split the rows, in order, into train and test tensors."""
 
-import argparse
 import os
-import re
 import sys
 
-# Each parameter: how its text is read, the test it must pass, and that test in words.
+from src import flags
+
 PARAMETERS = {
-    "train_size": (int, lambda n: n >= 1, "an integer from 1 to the number of rows less 1"),
-    "pixel_max": (int, lambda n: 1 <= n <= 255, "an integer from 1 to 255"),
+    "train_size": (int, lambda value: value >= 1, "an integer from 1 to the number of rows less 1"),
+    "pixel_max": flags.integer(1, 255),
 }
 PATHS = ("raw", "train_data", "test_data")
 
 
-def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
-        prog="prepare",
-        description=__doc__,
-        usage="python -m stages.prepare FLAGS (as dvc.yaml calls it)",
-        allow_abbrev=False,
-    )
-    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
-        either = parser.add_mutually_exclusive_group(required=True)
-        either.add_argument(f"--{name}", nargs="?", const="true")
-        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
-    for name in PATHS:
-        parser.add_argument(f"--{name}", required=True)
-    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
-    # value that starts with a dash, is refused by name.
-    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
-    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
-    arguments = parser.parse_args(flags)
-    for name, (convert, holds, allowed) in PARAMETERS.items():
-        text = getattr(arguments, name)
-        try:
-            value = convert(text)
-            if not holds(value):
-                raise ValueError
-        except ValueError:
-            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
-        setattr(arguments, name, value)
-    return parser, arguments
-
-
 def main(argv: list[str] | None = None) -> None:
-    parser, arguments = parse_arguments(argv)
+    parser, arguments = flags.parse("prepare", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
     import numpy as np
 

@@ -1,63 +1,27 @@
 """Train a softmax regression and write the model, its learning curve and its last figures."""
 
-import argparse
 import math
 import os
-import re
 import sys
 
-BOOLEAN = (lambda text: ("false", "true").index(text) == 1, lambda _: True, "true or false")
-# Each parameter: how its text is read, the test it must pass, and that test in words.
+from src import flags
+
 PARAMETERS = {
-    "device": (
-        str,
-        re.compile(r"cpu|cuda(:\d+)?|mps|auto").fullmatch,
-        "cpu, cuda, cuda:N, mps or auto",
-    ),
-    "threads": (int, lambda n: 1 <= n <= 1024, "an integer from 1 to 1024"),
-    "seed": (int, lambda n: 0 <= n < 2**63, "an integer from 0 to 2^63 - 1"),
+    "device": flags.DEVICE,
+    "threads": flags.integer(1, 1024),
+    "seed": flags.integer(0, 2**63 - 1),
     "init": (str, ("uniform", "normal", "zeros").__contains__, "uniform, normal or zeros"),
-    "epochs": (int, lambda n: 1 <= n <= 10_000, "an integer from 1 to 10000"),
-    "batch_size": (int, lambda n: n >= 1, "an integer from 1 to the number of rows"),
-    "learning_rate": (float, lambda x: 0 < x < math.inf, "a finite number above 0"),
-    "shuffle": BOOLEAN,
-    "drop_last": BOOLEAN,
+    "epochs": flags.integer(1, 10_000),
+    "batch_size": (int, lambda value: value >= 1, "an integer from 1 to the number of rows"),
+    "learning_rate": (float, lambda value: 0 < value < math.inf, "a finite number above 0"),
+    "shuffle": flags.BOOLEAN,
+    "drop_last": flags.BOOLEAN,
 }
 PATHS = ("train_data", "test_data", "model", "metrics", "learning_curve")
 
 
-def parse_arguments(argv: list[str] | None) -> tuple[argparse.ArgumentParser, argparse.Namespace]:
-    parser = argparse.ArgumentParser(
-        prog="train",
-        description=__doc__,
-        usage="python -m stages.train FLAGS (as dvc.yaml calls it)",
-        allow_abbrev=False,
-    )
-    for name in PARAMETERS:  # DVC writes true as --name and false as --no-name
-        either = parser.add_mutually_exclusive_group(required=True)
-        either.add_argument(f"--{name}", nargs="?", const="true")
-        either.add_argument(f"--no-{name}", dest=name, action="store_const", const="false")
-    for name in PATHS:
-        parser.add_argument(f"--{name}", required=True)
-    # Each flag and what follows it as one argument: so a list where one value is wanted, or a
-    # value that starts with a dash, is refused by name.
-    flags = re.split("\0(?=--)", "\0".join(sys.argv[1:] if argv is None else argv))
-    flags = [flag.replace("\0", "=", 1).replace("\0", " ") for flag in flags]
-    arguments = parser.parse_args(flags)
-    for name, (convert, holds, allowed) in PARAMETERS.items():
-        text = getattr(arguments, name)
-        try:
-            value = convert(text)
-            if not holds(value):
-                raise ValueError
-        except ValueError:
-            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
-        setattr(arguments, name, value)
-    return parser, arguments
-
-
 def main(argv: list[str] | None = None) -> None:
-    parser, arguments = parse_arguments(argv)
+    parser, arguments = flags.parse("train", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
     import torch
     from tqdm import tqdm

@@ -27,7 +27,7 @@ DEVICE = [
     "0",
     "-cpu",
 ]
-# Refused by the text alone: before torch, NumPy or anything of src is imported.
+# Refused by the text alone: before torch or NumPy is imported.
 BAD = {
     "fetch.dataset": ["''", "a/b", "'../x'", "'mnist 784'", "[a, b]", "'x; touch y'"],
     "fetch.version": [*INTEGER, "0", "1000", "active"],
@@ -77,7 +77,7 @@ def test_a_bad_value_is_refused_by_name_before_anything_is_imported(
 ) -> None:
     stage, key = leaf.split(".")
     monkeypatch.chdir(tmp_path)
-    for module in ("torch", "numpy", "tqdm", "sklearn", "src"):
+    for module in ("torch", "numpy", "tqdm", "sklearn", "safetensors"):
         monkeypatch.setitem(sys.modules, module, None)  # an import of it fails
     for text in BAD[leaf]:
         value = parse_yaml(f"x: {text}", "params.yaml")["x"]
