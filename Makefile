@@ -34,8 +34,12 @@ repro: $(RUN) ## run the stages that changed and show the metrics
 test: $(DEV) ## run the whole test suite
 	pytest --numprocesses 2
 
+.PHONY: check-graph
+check-graph: $(RUN) ## check that dvc.yaml lists exactly what the stages import and take
+	python -m tools.check_graph
+
 .PHONY: lint
-lint: $(DEV) ## check style and format
+lint: $(DEV) check-graph ## check style, format and the graph
 	ruff check
 	ruff format --check
 
