@@ -1,6 +1,7 @@
 """What the tests share: an environment that leaves nothing behind, and reproduced workspaces."""
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,11 @@ def run(environment: dict[str, str]) -> Run:
         return result
 
     return run
+
+
+def stages_run(printed: str) -> list[str]:
+    """Return the stages that `dvc repro` ran, or took from its cache of runs, in their order."""
+    return re.findall(r"(?:Running s|S)tage '(\w+)'(?=:| is cached)", printed)
 
 
 def copy_of_project(folder: Path, run: Run) -> Path:
