@@ -111,6 +111,7 @@ def comment(file: Path) -> None:
 
 @pytest.mark.slow
 def test_each_parameter_concerns_its_own_stage_alone(workspace: Path, run: Run) -> None:
+    assert status(workspace, run) == {}, "dvc.lock is not up to date: run dvc repro"
     concerned, expected = {}, {}
     for leaf in leaves(PARAMS):
         write_params(workspace, *leaf)
@@ -122,6 +123,7 @@ def test_each_parameter_concerns_its_own_stage_alone(workspace: Path, run: Run) 
 
 @pytest.mark.slow
 def test_each_file_concerns_the_stages_that_use_it_alone(workspace: Path, run: Run) -> None:
+    assert status(workspace, run) == {}, "dvc.lock is not up to date: run dvc repro"
     concerned, expected = {}, {}
     for name in files():
         original = (workspace / name).read_bytes()
