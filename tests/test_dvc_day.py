@@ -47,7 +47,7 @@ def test_repro_of_a_single_stage_leaves_the_next_for_later(workspace: Path, run:
     before = metrics(workspace)
     assert stages_run(run(workspace, "dvc", "repro", "-s", "train").stdout) == ["train"]
     assert metrics(workspace) == before
-    assert set(json.loads(run(workspace, "dvc", "status", "--json").stdout)) == {"evaluate"}
+    assert "evaluate" in json.loads(run(workspace, "dvc", "status", "--json").stdout)
     assert stages_run(run(workspace, "dvc", "repro").stdout)[0] == "evaluate"
     assert metrics(workspace) != before
 

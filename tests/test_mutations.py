@@ -117,7 +117,7 @@ def test_each_parameter_concerns_its_own_stage_alone(workspace: Path, run: Run) 
         write_params(workspace, *leaf)
         concerned[leaf] = set(status(workspace, run))
         expected[leaf] = {leaf[0]} | {name for name in STAGES if "params.yaml" in used(name)}
-    assert len(concerned) >= 18
+    assert ("train", "learning_rate") in concerned
     assert concerned == expected
 
 
