@@ -198,7 +198,6 @@ def test_a_queued_grid_runs_with_the_code_it_was_queued_with_and_leaves_no_worke
 def pushed(workspace: Path, tmp_path: Path, run: Run) -> Path:
     """Return a workspace whose outputs are in a folder remote that its config names."""
     run(workspace, "dvc", "remote", "add", "--default", "store", tmp_path / "store")
-    run(workspace, "dvc", "remote", "modify", "store", "verify", "true")
     run(workspace, "git", "commit", "--quiet", "--all", "--message=Name the remote")
     assert "files pushed" in run(workspace, "dvc", "push").stdout
     return workspace
