@@ -1,6 +1,7 @@
 """The file between fetch and prepare: the decoded data set as it came, in one .npz."""
 
 import os
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,8 @@ def write(path: str, images: np.ndarray, labels: np.ndarray) -> None:
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror or error}") from error
     finally:
-        part.unlink(missing_ok=True)  # there only if something failed
+        with suppress(OSError):  # it is there only if something failed
+            part.unlink()
 
 
 def read(path: str) -> tuple[np.ndarray, np.ndarray]:

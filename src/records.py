@@ -3,6 +3,7 @@
 import json
 import os
 from collections.abc import Iterable
+from contextlib import suppress
 from pathlib import Path
 
 # Digits after the point: far fewer than float64 noise reaches, more than anyone compares.
@@ -38,4 +39,5 @@ def write(path: str, text: str) -> None:
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror}") from error
     finally:
-        part.unlink(missing_ok=True)  # there only if something failed
+        with suppress(OSError):  # it is there only if something failed
+            part.unlink()

@@ -6,6 +6,7 @@ two or more in a random order (safetensors issue 584).
 
 import os
 import zlib
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +45,8 @@ def write(path: str, **arrays: np.ndarray) -> None:
     except (OSError, SafetensorError) as error:
         raise OSError(f"{path} cannot be written: {error}") from error
     finally:
-        part.unlink(missing_ok=True)  # there only if something failed
+        with suppress(OSError):  # it is there only if something failed
+            part.unlink()
 
 
 def read(path: str, framework: str, **dtypes: str) -> dict[str, Any]:
