@@ -37,6 +37,9 @@ test: $(DEV) ## run the whole test suite
 .PHONY: check-graph
 check-graph: $(RUN) ## check that dvc.yaml lists exactly what the stages import and take
 	python -m tools.check_graph
+.PHONY: torture
+torture: $(RUN) ## kill stages and DVC at random moments, 50 a stage; needs a committed, reproduced clone
+	python tools/torture.py $(TORTURE)
 
 .PHONY: lint
 lint: $(DEV) check-graph ## check style, format and the graph
