@@ -38,7 +38,7 @@ test: $(DEV) ## run the whole test suite
 check-graph: $(RUN) ## check that dvc.yaml lists exactly what the stages import and take
 	python -m tools.check_graph
 .PHONY: torture
-torture: $(RUN) ## kill stages and DVC at random moments, 50 a stage; needs a committed, reproduced clone
+torture: $(RUN) ## kill stages and DVC at random moments, 50 times a stage
 	python tools/torture.py $(TORTURE)
 
 .PHONY: lint

@@ -23,6 +23,7 @@ PATHS = ("train_data", "test_data", "model", "metrics", "learning_curve")
 def main(argv: list[str] | None = None) -> None:
     parser, arguments = flags.parse("train", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
+    import numpy  # noqa: F401  torch would import it in C++, where a Ctrl-C is lost
     import torch
     from tqdm import tqdm
 

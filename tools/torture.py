@@ -104,12 +104,10 @@ class Clone:
         return ended if in_time else None
 
     def check(self) -> None:
-        """Run `dvc repro`; then all must be as committed, and there must be no more to do."""
+        """Run `dvc repro`, which re-runs what is not as locked; all must then be as committed."""
         self.run("dvc", "repro")
         changed = self.run("git", "status", "--porcelain", "--untracked-files=no")
         assert not changed, f"not as committed:\n{changed}"
-        status = self.run("dvc", "status")
-        assert "up to date" in status, status
 
 
 def main() -> None:
