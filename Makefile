@@ -37,6 +37,7 @@ test: $(DEV) ## run the whole test suite
 .PHONY: check-graph
 check-graph: $(RUN) ## check that dvc.yaml lists exactly what the stages import and take
 	python -m tools.check_graph
+
 .PHONY: torture
 torture: $(RUN) ## kill stages and DVC at random moments, 50 times a stage
 	python tools/torture.py $(TORTURE)
