@@ -40,12 +40,14 @@ def train(
     shuffle: bool,
     drop_last: bool,
     gradient_of: Gradient = closed_form_gradient,
+    share: Callable[[slice], slice] = lambda batch: batch,
+    reduce: Callable[[torch.Tensor], None] | None = None,
 ) -> Iterator[tuple[float, float]]:
     """Update `parameters` in place by plain SGD.
 
     Args:
         parameters: float64 (10, 785), see `softmax_regression`.
-        images: float32 (N, 784), on the parameters' device; cast batch by batch.
+        images: float32 (N, 784), on any device; cast and sent to the parameters' batch by batch.
         labels: int64 (N,), on the parameters' device.
         epochs: passes over the rows.
         batch_size: rows a step; the gradient is the mean over them.
@@ -54,6 +56,8 @@ def train(
         shuffle: draw a new order each epoch; otherwise the rows' own.
         drop_last: leave out the rows that do not fill a last batch.
         gradient_of: how the gradient of a batch is computed.
+        share: the rows of a batch that this process takes; all if it is the only one.
+        reduce: replaces a tensor by its sum over the processes; None if this is the only one.
 
     Yields:
         After each epoch, its mean of the batches' losses and its accuracy, both taken on each
@@ -64,39 +68,47 @@ def train(
     """
     rows = len(labels) - len(labels) % batch_size if drop_last else len(labels)
     batches = [slice(at, min(at + batch_size, rows)) for at in range(0, rows, batch_size)]
+    sizes = labels.new_tensor([batch.stop - batch.start for batch in batches])
     inputs = parameters.new_ones(batch_size, PIXELS + 1)
     gradient = torch.empty_like(parameters)
-    order = torch.empty_like(labels) if shuffle else None
-    losses = parameters.new_empty(len(batches), 1)
+    order = torch.empty_like(labels, device=images.device) if shuffle else None
+    log_likelihoods = parameters.new_empty(len(batches), 1)
     hits = labels.new_empty(len(batches))
 
     def run_epoch() -> None:
         for step, batch in enumerate(batches):
-            picked = batch if order is None else order[batch]
+            picked = share(batch) if order is None else order[share(batch)]
             batch_labels = labels[picked]
             batch_inputs = inputs[: len(batch_labels)]
             batch_inputs[:, :PIXELS] = images[picked]
             log_probabilities = gradient_of(parameters, batch_inputs, batch_labels, gradient)
-            parameters.add_(gradient, alpha=-learning_rate / len(batch_labels))
-            torch.mean(log_probabilities.gather(0, batch_labels[None]), dim=1, out=losses[step])
+            if reduce is not None:
+                reduce(gradient)
+            parameters.add_(gradient, alpha=-learning_rate / (batch.stop - batch.start))
+            log_likelihood = log_probabilities.gather(0, batch_labels[None])
+            torch.sum(log_likelihood, dim=1, out=log_likelihoods[step])
             predicted = log_probabilities.max(dim=0).indices
             torch.sum(predicted == batch_labels, dim=0, out=hits[step])
 
-    if parameters.is_cuda:
+    if parameters.is_cuda and reduce is None:
         run_epoch = captured(run_epoch, parameters, order)
     for epoch in range(1, epochs + 1):
         if order is not None:
             drawn = np.random.default_rng([seed, epoch]).permutation(len(labels))
             order.copy_(torch.from_numpy(drawn))
         run_epoch()
+        if reduce is not None:
+            reduce(log_likelihoods)
+            reduce(hits)
+        losses = -log_likelihoods.flatten() / sizes
         finite = losses.isfinite().cpu()  # looked at once an epoch: a GPU would wait at each step
         if not finite.all():
-            step = finite.flatten().int().argmin().item() + 1
+            step = finite.int().argmin().item() + 1
             raise FloatingPointError(
                 f"the loss is not finite at step {step} of epoch {epoch}, "
                 f"with a learning_rate of {learning_rate:g}; try a smaller one"
             )
-        yield -losses.mean().item(), hits.sum().item() / rows
+        yield losses.mean().item(), hits.sum().item() / rows
 
 
 def captured(

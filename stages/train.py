@@ -9,6 +9,7 @@ from src import flags
 PARAMETERS = {
     "device": flags.DEVICE,
     "threads": flags.integer(1, 1024),
+    "processes": flags.integer(1, 1024),
     "seed": flags.integer(0, 2**63 - 1),
     "init": (str, ("uniform", "normal", "zeros").__contains__, "uniform, normal or zeros"),
     "epochs": flags.integer(1, 10_000),
@@ -22,47 +23,71 @@ PATHS = ("train_data", "test_data", "model", "metrics", "learning_curve")
 
 def main(argv: list[str] | None = None) -> None:
     parser, arguments = flags.parse("train", PARAMETERS, PATHS, argv)
+    under_torchrun = "RANK" in os.environ
+    processes = int(os.environ["WORLD_SIZE"]) if under_torchrun else arguments.processes
+    if arguments.batch_size < processes:
+        parser.error(
+            f"argument --batch_size: {arguments.batch_size} is less than the {processes} processes"
+        )
+    if under_torchrun or processes > 1:
+        from src import distributed
+    if processes > 1 and not under_torchrun:
+        words = sys.argv[1:] if argv is None else argv
+        sys.exit(distributed.launch(processes, "-m", "stages.train", *words))
     # Imported only now, so that a bad parameter is refused at once.
     import numpy  # noqa: F401  torch would import it in C++, where a Ctrl-C is lost
     import torch
     from tqdm import tqdm
 
-    from src import dataset, device, records, softmax_regression, training
+    from src import dataset, device, records, softmax_regression, tensors, training
 
     torch.set_num_threads(arguments.threads)
     try:
-        chosen = device.choose(arguments.device)
+        name = distributed.device_name(arguments.device) if under_torchrun else arguments.device
+        chosen = device.choose(name)
     except ValueError as error:
         parser.error(f"argument --device: {error}")
     dtype = device.float_type(chosen)
     if dtype != torch.float64:
         print(f"train: {chosen} computes in float32: the saved bits are not promised there")
-    images, labels = dataset.read(arguments.train_data)
-    test_images, test_labels = dataset.read(arguments.test_data)
+    group = distributed.Group(chosen) if under_torchrun else None
+    # One process of each machine looks through the whole file; if that is damaged, the others end
+    # with it in their first step. They touch the rows of their shares alone.
+    images, labels = dataset.read(
+        arguments.train_data, verify=group is None or group.local_rank == 0
+    )
     if arguments.batch_size > len(labels):
         parser.error(
             f"argument --batch_size: {arguments.batch_size} is more than the rows that train; "
             f"allowed: 1 to {len(labels)}"
         )
     parameters = softmax_regression.start(arguments.init, arguments.seed).to(chosen, dtype)
-    test_images, test_labels = test_images.to(chosen), test_labels.to(chosen)
-    epochs = training.train(
-        parameters,
-        images.to(chosen),
-        labels.to(chosen),
-        epochs=arguments.epochs,
-        batch_size=arguments.batch_size,
-        learning_rate=arguments.learning_rate,
-        seed=arguments.seed,
-        shuffle=arguments.shuffle,
-        drop_last=arguments.drop_last,
-    )
+    settings = {
+        "epochs": arguments.epochs,
+        "batch_size": arguments.batch_size,
+        "learning_rate": arguments.learning_rate,
+        "seed": arguments.seed,
+        "shuffle": arguments.shuffle,
+        "drop_last": arguments.drop_last,
+    }
+    if group:
+        data = tensors.recorded_checksum(arguments.train_data)
+        group.agree(**settings, init=arguments.init, train_data=data)
+        settings |= {"share": group.share, "reduce": group.add_up}
+    else:
+        images = images.to(chosen)  # one process has all rows there; several send their shares
+    epochs = training.train(parameters, images, labels.to(chosen), **settings)
+    first = group is None or group.rank == 0  # the one process that scores, prints and writes
+    if first:
+        test_images, test_labels = (part.to(chosen) for part in dataset.read(arguments.test_data))
     curve = []
     try:
         # disable=None: a bar on a terminal, plain lines elsewhere
         for epoch, (loss, accuracy) in enumerate(
             tqdm(epochs, total=arguments.epochs, unit="epoch", leave=False, disable=None), 1
         ):
+            if not first:
+                continue
             log_probabilities = softmax_regression.log_probabilities(
                 softmax_regression.to_grid(parameters), test_images, arguments.batch_size
             )
@@ -78,6 +103,8 @@ def main(argv: list[str] | None = None) -> None:
             )
     except FloatingPointError as error:
         parser.error(f"argument --learning_rate: {error}")
+    if not first:
+        return
     records.write_csv(arguments.learning_curve, ("epoch", "split", "loss", "accuracy"), curve)
     records.write_json(arguments.metrics, {"loss": loss, "accuracy": accuracy})
     softmax_regression.save(arguments.model, parameters)
