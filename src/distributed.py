@@ -100,8 +100,19 @@ class Group:
         self.agent = os.getppid()
         cuda = device.type == "cuda"
         try:
+            store, self.rank, self.size = next(dist.rendezvous("env://", timeout=TIMEOUT))
+            # The agent's store keeps the addresses of processes that died, and would hand them
+            # out after a restart (PyTorch issue 135712). Agents of several machines count
+            # restarts differently; docs/scale.md has the remedy for them.
+            if os.environ.get("GROUP_WORLD_SIZE") == "1":
+                store = dist.PrefixStore(os.environ["TORCHELASTIC_RESTART_COUNT"], store)
             dist.init_process_group(
-                "nccl" if cuda else "gloo", timeout=TIMEOUT, device_id=device if cuda else None
+                "nccl" if cuda else "gloo",
+                store=store,
+                rank=self.rank,
+                world_size=self.size,
+                timeout=TIMEOUT,
+                device_id=device if cuda else None,
             )
         except (RuntimeError, ValueError) as error:
             raise OSError(
@@ -110,7 +121,6 @@ class Group:
         atexit.register(dist.destroy_process_group)  # else gloo's threads abort the exit
         if cuda:
             torch.cuda.set_device(device)
-        self.rank, self.size = dist.get_rank(), dist.get_world_size()
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
 
     def agree(self, **settings: object) -> None:
