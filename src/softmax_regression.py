@@ -18,7 +18,8 @@ GRID = 2.0**-16
 
 def to_grid(parameters: torch.Tensor) -> torch.Tensor:
     """Round to multiples of GRID, ties to even."""
-    return torch.round(parameters / GRID) * GRID
+    # + 0.0 turns -0.0 into 0.0: a sum of zeros has either sign, depending on who adds.
+    return torch.round(parameters / GRID) * GRID + 0.0
 
 
 def start(init: str, seed: int) -> torch.Tensor:
