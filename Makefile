@@ -42,6 +42,10 @@ check-graph: $(RUN) ## check that dvc.yaml lists exactly what the stages import 
 torture: $(RUN) ## kill stages and DVC at random moments, 50 times a stage
 	python tools/torture.py $(TORTURE)
 
+.PHONY: verify
+verify: $(RUN) ## prove in a clone that this machine computes the committed results
+	python -m tools.verify
+
 .PHONY: lint
 lint: $(DEV) check-graph ## check style, format and the graph
 	ruff check
