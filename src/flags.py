@@ -5,9 +5,12 @@ It imports nothing but the standard library, so that a bad parameter is refused 
 """
 
 import argparse
+import contextlib
+import os
 import re
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 # How a parameter's text is read, the test that its value must pass, and that test in words.
@@ -71,3 +74,22 @@ def parse(
             parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
         setattr(arguments, name, value)
     return parser, arguments
+
+
+@contextlib.contextmanager
+def importing(stage: str) -> Iterator[None]:
+    """Let Ctrl-C end the process at once: there is nothing yet to clean up.
+
+    The C code of NumPy and torch turns a KeyboardInterrupt amid an import into an ImportError, or
+    drops it and goes on with half a module.
+    """
+
+    def leave(*_: object) -> None:
+        os.write(2, f"{stage}: interrupted\n".encode())
+        os._exit(1)
+
+    before = signal.signal(signal.SIGINT, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from src import content
+from src import content, flags
 
 COLUMNS = 785  # 784 pixels and the label
 
@@ -42,7 +42,9 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
         content.WrongContentError: it sends, or the cache holds, other content than the pinned.
         On failure, what was downloaded is removed from scikit-learn's cache.
     """
-    from sklearn.datasets import fetch_openml, get_data_home  # 2 s, and only this source needs it
+    with flags.importing("fetch"):  # 2 s, and only this source needs them
+        import pandas  # noqa: F401  fetch_openml would import it later
+        from sklearn.datasets import fetch_openml, get_data_home
 
     cache = Path(get_data_home()) / "openml"
     started = time.time()

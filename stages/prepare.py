@@ -15,9 +15,10 @@ PATHS = ("raw", "train_data", "test_data")
 def main(argv: list[str] | None = None) -> None:
     parser, arguments = flags.parse("prepare", PARAMETERS, PATHS, argv)
     # Imported only now, so that a bad parameter is refused at once.
-    import numpy as np
+    with flags.importing("prepare"):
+        import numpy as np
 
-    from src import raw, tensors
+        from src import raw, tensors
 
     images, labels = raw.read(arguments.raw)
     if arguments.train_size >= len(images):

@@ -29,18 +29,19 @@ def main(argv: list[str] | None = None) -> None:
         parser.error(
             f"argument --batch_size: {arguments.batch_size} is less than the {processes} processes"
         )
-    if under_torchrun or processes > 1:
-        from src import distributed
+    # Imported only now, so that a bad parameter is refused at once.
+    with flags.importing("train"):
+        import torch
+        from tqdm import tqdm
+
+        from src import dataset, device, records, softmax_regression, tensors, training
+
+        if under_torchrun or processes > 1:
+            from src import distributed
+
     if processes > 1 and not under_torchrun:
         words = sys.argv[1:] if argv is None else argv
         sys.exit(distributed.launch(processes, "-m", "stages.train", *words))
-    # Imported only now, so that a bad parameter is refused at once.
-    import numpy  # noqa: F401  torch would import it in C++, where a Ctrl-C is lost
-    import torch
-    from tqdm import tqdm
-
-    from src import dataset, device, records, softmax_regression, tensors, training
-
     torch.set_num_threads(arguments.threads)
     try:
         name = distributed.device_name(arguments.device) if under_torchrun else arguments.device
