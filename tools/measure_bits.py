@@ -33,7 +33,7 @@ RECIPES = {
     "normal": DEFAULT | {"init": "normal"},
     "slow": DEFAULT | {"epochs": 15, "learning_rate": 0.1, "shuffle": True, "drop_last": True},
     "long": DEFAULT | {"epochs": 20, "shuffle": True},
-    "rough": DEFAULT | {"epochs": 2, "batch_size": 10, "shuffle": True},
+    "chaotic": DEFAULT | {"learning_rate": 5.0, "shuffle": True},
 }
 # Kernel sets of torch and of MKL as processors pair them: AMD's and Intel's of growing width.
 KERNELS = (
