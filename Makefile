@@ -30,6 +30,11 @@ repro: $(RUN) ## run the stages that changed and show the metrics
 	dvc repro
 	dvc metrics show
 
+.PHONY: predict
+predict: $(RUN) ## read the digit in pictures: make predict IMAGE="a.png b.jpg"
+	@test -n "$(IMAGE)" || { echo 'Say which pictures: make predict IMAGE="a.png b.jpg"'; exit 2; }
+	@python -m tools.predict $(IMAGE)
+
 .PHONY: test
 test: $(DEV) ## run the whole test suite
 	pytest --numprocesses 2
