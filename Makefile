@@ -30,6 +30,11 @@ repro: $(RUN) ## run the stages that changed and show the metrics
 	dvc repro
 	dvc metrics show
 
+.PHONY: report
+report: $(RUN) ## make the report and say where its page is
+	dvc repro --quiet report
+	@echo "Open file://$(CURDIR)/metrics/report/index.html"
+
 .PHONY: predict
 predict: $(RUN) ## read the digit in pictures: make predict IMAGE="a.png b.jpg"
 	@test -n "$(IMAGE)" || { echo 'Say which pictures: make predict IMAGE="a.png b.jpg"'; exit 2; }

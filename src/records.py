@@ -1,13 +1,16 @@
 """Metrics as JSON and plot data as CSV; the same values give the same bytes everywhere."""
 
+import csv
 import json
 import os
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 # Digits after the point: far fewer than float64 noise reaches, more than anyone compares.
 DECIMALS = 6
+REMEDY = "`dvc repro` makes it anew"
 
 
 def write_json(path: str, record: dict[str, float]) -> None:
@@ -25,8 +28,8 @@ def write_csv(path: str, header: Iterable[str], rows: Iterable[Iterable[object]]
     write(path, "".join(",".join(line) + "\n" for line in lines))
 
 
-def write(path: str, text: str) -> None:
-    """Write UTF-8 text with Unix line ends.
+def write(path: str, content: str | bytes) -> None:
+    """Write bytes, or text as UTF-8 with Unix line ends.
 
     Raises:
         OSError: names the path; what stood there before still stands.
@@ -34,10 +37,44 @@ def write(path: str, text: str) -> None:
     part = Path(f"{path}.part")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(text.encode())
+        part.write_bytes(content.encode() if isinstance(content, str) else content)
         os.replace(part, path)
     except OSError as error:
         raise OSError(f"{path} cannot be written: {error.strerror}") from error
     finally:
         with suppress(OSError):  # it is there only if something failed
             part.unlink()
+
+
+def read_json(path: str) -> dict[str, Any]:
+    """Read a record.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    try:
+        return dict(json.loads(Path(path).read_bytes()))
+    except (OSError, ValueError, TypeError) as error:
+        raise OSError(f"{path} is missing or damaged ({error}); {REMEDY}") from error
+
+
+def read_csv(path: str, **columns: Callable[[str], Any]) -> list[dict[str, Any]]:
+    """Read a table of at least one row.
+
+    Args:
+        path: the file.
+        columns: the names in its header, each with what turns a cell into a value.
+
+    Raises:
+        OSError: the file is missing or damaged.
+    """
+    try:
+        header, *rows = csv.reader(Path(path).read_text(encoding="utf-8").splitlines())
+        if header != list(columns) or not rows:
+            raise ValueError(f"expected rows of {', '.join(columns)}")
+        return [
+            {name: columns[name](cell) for name, cell in zip(header, row, strict=True)}
+            for row in rows
+        ]
+    except (OSError, ValueError, csv.Error) as error:
+        raise OSError(f"{path} is missing or damaged ({error}); {REMEDY}") from error

@@ -1,5 +1,6 @@
 """Train a softmax regression and write the model, its learning curve and its last figures."""
 
+import json
 import math
 import os
 import sys
@@ -18,7 +19,9 @@ PARAMETERS = {
     "shuffle": flags.BOOLEAN,
     "drop_last": flags.BOOLEAN,
 }
-PATHS = ("train_data", "test_data", "model", "metrics", "learning_curve")
+PATHS = ("train_data", "test_data", "model", "recipe", "metrics", "learning_curve")
+# What shapes the model: every parameter but those that only say where it is computed.
+RECIPE = ("init", "seed", "epochs", "batch_size", "learning_rate", "shuffle", "drop_last")
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -63,17 +66,11 @@ def main(argv: list[str] | None = None) -> None:
             f"allowed: 1 to {len(labels)}"
         )
     parameters = softmax_regression.start(arguments.init, arguments.seed).to(chosen, dtype)
-    settings = {
-        "epochs": arguments.epochs,
-        "batch_size": arguments.batch_size,
-        "learning_rate": arguments.learning_rate,
-        "seed": arguments.seed,
-        "shuffle": arguments.shuffle,
-        "drop_last": arguments.drop_last,
-    }
+    recipe = {name: getattr(arguments, name) for name in RECIPE}
+    settings = {name: value for name, value in recipe.items() if name != "init"}
     if group:
         data = tensors.recorded_checksum(arguments.train_data)
-        group.agree(**settings, init=arguments.init, train_data=data)
+        group.agree(**recipe, train_data=data)
         settings |= {"share": group.share, "reduce": group.add_up}
     else:
         images = images.to(chosen)  # one process has all rows there; several send their shares
@@ -108,6 +105,7 @@ def main(argv: list[str] | None = None) -> None:
         return
     records.write_csv(arguments.learning_curve, ("epoch", "split", "loss", "accuracy"), curve)
     records.write_json(arguments.metrics, {"loss": loss, "accuracy": accuracy})
+    records.write(arguments.recipe, json.dumps(recipe, indent=2) + "\n")
     softmax_regression.save(arguments.model, parameters)
 
 

@@ -37,6 +37,7 @@ def environment(shared_folder: Path) -> dict[str, str]:
         "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc_config"),
         "DVC_SYSTEM_CONFIG_DIR": str(folder / "dvc_config"),
         "DVC_NO_ANALYTICS": "1",
+        "MPLCONFIGDIR": str(folder / "matplotlib"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
         "GIT_AUTHOR_NAME": "Test",

@@ -16,8 +16,6 @@ import yaml
 # The installed packages: a dep of every stage but one whose result a digest pins.
 ENVIRONMENT = "requirements.lock"
 DIGEST = "sha256"
-# How parameters are read concerns every stage that has any.
-SHARED = {"src/flags.py"}
 FLAG_TABLES = {"PARAMETERS", "PATHS"}
 # With others (frozen, always_changed, wdir) a stage runs at other times or in another place.
 OUTPUTS = ("outs", "metrics", "plots")
@@ -58,7 +56,7 @@ def check(root: Path) -> list[str]:
     common = set.intersection(*map(set, modules.values())) if modules else set()
     errors += [
         f"{path}: split it: every stage imports it, so that any edit of it re-runs them all"
-        for path in sorted(common - SHARED)
+        for path in sorted(common)
     ]
     return list(dict.fromkeys(errors + check_outputs(pipeline)))
 
