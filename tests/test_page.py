@@ -93,9 +93,10 @@ def wait_until_read(browser: Browser, before: str) -> tuple[str, list[float]]:
 
 
 def draw(browser: Browser, digit: int, kind: str = interaction.POINTER_MOUSE) -> None:
-    """Draw the digit's strokes with a mouse or a finger, holding still at each corner."""
+    """Draw the digit's strokes with a mouse or a finger; the page must not move meanwhile."""
     board = browser.find_element(By.ID, "board")
     browser.execute_script("arguments[0].scrollIntoView({block: 'center'})", board)
+    place = board.rect, browser.execute_script("return scrollY")
     size = board.size["width"]
     builder = ActionBuilder(browser, mouse=PointerInput(kind, kind), duration=20)
     pen = builder.pointer_action
@@ -106,6 +107,7 @@ def draw(browser: Browser, digit: int, kind: str = interaction.POINTER_MOUSE) ->
                 pen.pointer_down()
         pen.pointer_up()
     builder.perform()
+    assert (board.rect, browser.execute_script("return scrollY")) == place
 
 
 def test_the_page_opens_from_disk_without_a_network_or_an_error(browser: Browser) -> None:
