@@ -169,7 +169,7 @@ def test_each_parameter_and_flag_needs_the_other(project: Path, stage: str) -> N
             "a fresh clone does not show it",
         ),
         (
-            lambda p: p["stages"]["evaluate"]["plots"][0].update(
+            lambda p: p["stages"]["evaluate"]["outs"][0].update(
                 {"metrics/plots/confusion.csv": {"cache": True}}
             ),
             "dvc.yaml: stage evaluate: add the line 'cache: false' under "

@@ -72,7 +72,7 @@ def test_the_page_names_its_bytes_and_its_recipe(reproduced: Path) -> None:
         digest = hashlib.sha256((reproduced / path).read_bytes()).hexdigest()
         assert f"<tr><th scope=row>{path}<td>{digest}" in page
     parameters = yaml.safe_load((reproduced / "params.yaml").read_text())["train"]
-    computed_where = {"device", "threads"}
+    computed_where = {"device", "threads", "processes"}
     expected = {key: value for key, value in parameters.items() if key not in computed_where}
     assert json.loads((reproduced / "models" / "recipe.json").read_text()) == expected
     for name, value in expected.items():
