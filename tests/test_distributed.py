@@ -185,8 +185,9 @@ def test_two_machines_give_the_bits_of_one(
     for node, agent in enumerate(agents):
         assert agent.wait(timeout=120) == 0, (tmp_path / str(node) / "log").read_text()
     run(REPOSITORY, "python", *train(data, tmp_path / "alone"))
-    assert digests(tmp_path / "0") == digests(tmp_path / "alone")
-    assert not any((tmp_path / "1" / name).exists() for name in OUTPUTS)  # the first alone writes
+    wrote, other = sorted(("0", "1"), key=lambda node: not (tmp_path / node / "model").exists())
+    assert digests(tmp_path / wrote) == digests(tmp_path / "alone")
+    assert not any((tmp_path / other / name).exists() for name in OUTPUTS)
 
 
 @pytest.mark.parametrize("attempt", range(5))
@@ -273,6 +274,22 @@ def test_processes_that_were_told_different_things_do_not_train(
     message = "train: all processes need the same learning_rate: it is {} in process {} and {} in"
     assert message.format(0.1, 0, 0.5) in (tmp_path / "log").read_text()
     assert message.format(0.5, 1, 0.1) in second.stdout
+    assert not any((tmp_path / name).exists() for name in OUTPUTS)
+
+
+def test_a_process_that_loses_another_says_so_and_writes_no_model(
+    data: list[str], environment: dict[str, str], tmp_path: Path
+) -> None:
+    command = [sys.executable, *train(data, tmp_path, epochs=10_000)]
+    (tmp_path / "second").mkdir()
+    first = start(command, environment | by_hand(0, 29420), tmp_path)
+    second = start(command, environment | by_hand(1, 29420), tmp_path / "second")
+    wait_for("epoch     1/", tmp_path / "log")
+    second.kill()
+    second.wait()
+    assert first.wait(timeout=60) == 1
+    last = (tmp_path / "log").read_text().splitlines()[-1]
+    assert last == "train: another process is gone, or silent for 120 s; no model was written"
     assert not any((tmp_path / name).exists() for name in OUTPUTS)
 
 
