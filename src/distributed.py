@@ -9,6 +9,7 @@ import os
 import signal
 import sys
 import tempfile
+from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 
@@ -127,10 +128,10 @@ class Group:
         """Check that all processes were given the same.
 
         Raises:
-            OSError: names the first that differs.
+            OSError: names the first that differs; or as `add_up`.
         """
         everyone = [settings] * self.size
-        dist.all_gather_object(everyone, settings)
+        self.together(dist.all_gather_object, everyone, settings)
         for rank, theirs in enumerate(everyone):
             for name, value in settings.items():
                 if theirs[name] != value:
@@ -153,10 +154,14 @@ class Group:
         Raises:
             OSError: another process, or the agent that started this one, is gone.
         """
+        self.together(dist.all_reduce, tensor)
+
+    def together(self, collective: Callable[..., object], *arguments: object) -> None:
+        """Call what all processes call, or raise OSError if they do not."""
         if os.getppid() != self.agent:  # a process without its agent would be left behind
             raise OSError("the agent that started this process is gone; no model was written")
         try:
-            dist.all_reduce(tensor)
+            collective(*arguments)
         except RuntimeError as error:
             raise OSError(
                 f"another process is gone, or silent for {TIMEOUT.seconds} s; no model was written"

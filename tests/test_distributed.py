@@ -203,13 +203,13 @@ def test_a_killed_process_ends_the_training_with_one_error_and_no_model(
     workers[victim].kill()
     status = agent.wait(timeout=60)
     where = f"rank {victim} killed after {delay} s"
-    errors = [
-        line for line in (tmp_path / "log").read_text().splitlines() if not line.startswith("epoch")
-    ]
+    lines = (tmp_path / "log").read_text().splitlines()
+    # "[": gloo's own, if it was just connecting
+    errors = [line for line in lines if not line.startswith(("epoch", "[/", "[E", "[W"))]
     assert status == 1, where
-    assert errors[-1] == f"train: SIGKILL ended process {victim} of 2, and the training with it"
-    assert len(errors) == 1 or errors[0].startswith("train: another process is gone"), where
-    assert len(errors) <= 2, where
+    assert errors.pop() == f"train: SIGKILL ended process {victim} of 2, and the training with it"
+    lost = ("train: another process is gone", "train: the other processes were not reached")
+    assert not errors or (len(errors) == 1 and errors[0].startswith(lost)), (where, errors)
     assert [path.name for path in tmp_path.iterdir()] == ["log"], where
     assert not any(worker.is_running() for worker in workers), where
 
