@@ -53,7 +53,8 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
     socket.setdefaulttimeout(timeout)
     # A server that sends a byte now and then meets that time-out for ever.
     signal_before = signal.signal(signal.SIGALRM, _give_up)
-    signal.setitimer(signal.ITIMER_REAL, 10 * timeout)
+    limit = 10 * timeout
+    signal.setitimer(signal.ITIMER_REAL, limit)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("always")
@@ -78,7 +79,7 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
                 f"{error}; it is a copy kept from before: to ask OpenML anew, remove {cache}"
             ) from error
         if isinstance(error, _TooSlow):
-            raise OSError(f"no complete answer within {10 * timeout:g} s") from None
+            raise OSError(f"no complete answer within {limit:g} s") from None
         if isinstance(error, content.WrongContentError) or not isinstance(error, Exception):
             raise
         # A broken answer surfaces as almost any exception of the parsers behind fetch_openml.

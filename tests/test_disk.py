@@ -63,6 +63,20 @@ def own_file_system(folder: Path, size: str) -> Iterator[None]:
         subprocess.run(["umount", "--lazy", folder], check=True)
 
 
+@pytest.mark.parametrize("stage", STAGES)
+def test_outputs_are_replaced_not_written_into(stage: str, small: Path) -> None:
+    """DVC's cache may be linked to them, and a reader never sees half a file."""
+    complete = state(stage)
+    for path in OUTPUTS[stage]:
+        Path(path).unlink()
+        Path(path).write_bytes(b"before")
+        os.link(path, f"{path}.linked")
+    assert run_stage(stage, *flags(stage)).status == 0
+    assert state(stage) == complete
+    for path in OUTPUTS[stage]:
+        assert Path(f"{path}.linked").read_bytes() == b"before"
+
+
 @pytest.mark.parametrize("before", ["present", "absent"])
 @pytest.mark.parametrize(("stage", "path"), PAIRS)
 def test_a_file_larger_than_allowed(stage: str, path: str, before: str, small: Path) -> None:
