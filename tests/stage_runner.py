@@ -39,6 +39,7 @@ SHA256 = hashlib.sha256(IMAGES.tobytes() + LABELS.tobytes()).hexdigest()
 CHANGES = {
     "fetch": ["--sha256", SHA256, "--timeout", "5", "--sources", "openml"],
     "prepare": ["--train_size", "150"],
+    "report": ["--template", str(REPOSITORY / "src" / "page.html")],
 }
 
 

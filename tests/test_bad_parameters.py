@@ -38,6 +38,7 @@ BAD = {
     "prepare.pixel_max": [*INTEGER, "0", "256"],
     "train.device": DEVICE,
     "train.threads": [*INTEGER, "0", "1025"],
+    "train.processes": [*INTEGER, "0", "1025"],
     "train.seed": [*INTEGER, "9223372036854775808"],
     "train.init": ["xavier", "null", "''", "true", "[zeros, zeros]", "Uniform"],
     "train.epochs": [*INTEGER, "0", "10001"],
@@ -55,7 +56,7 @@ LEAVES = [f"{stage}.{key}" for stage, section in PARAMETERS.items() for key in s
 def as_dvc_writes(stage: str, section: dict) -> list[str]:
     """Return the flags that DVC makes of a section of params.yaml, and the stage's paths."""
     written = shlex.split(LOCK[stage]["cmd"])
-    known = as_flags(PARAMETERS[stage])
+    known = as_flags(PARAMETERS.get(stage, {}))
     start = written.index(f"stages.{stage}") + 1
     assert written[start : start + len(known)] == known  # the conversion is the one DVC made
     return as_flags(section) + written[start + len(known) :]
