@@ -65,6 +65,8 @@ def read(path: str) -> tuple[np.ndarray, np.ndarray]:
         check(images, labels)
     except FileNotFoundError as error:
         raise OSError(f"{path} is missing; `dvc repro` makes it") from error
+    except PermissionError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
     except Exception as error:  # arbitrary bytes make zipfile and NumPy raise almost anything
         raise OSError(f"{path} is damaged ({error}); {REMEDY.format(path=path)}") from error
     return images, labels

@@ -62,8 +62,13 @@ def read(path: str, framework: str, verify: bool = True, **dtypes: str) -> dict[
     Raises:
         OSError: the file is missing, damaged, or holds other names or dtypes.
     """
-    if not os.path.exists(path):
-        raise OSError(f"{path} is missing; `dvc repro` makes it")
+    try:
+        with open(path, "rb"):  # safetensors takes a file without permission for a missing one
+            pass
+    except FileNotFoundError as error:
+        raise OSError(f"{path} is missing; `dvc repro` makes it") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error
     try:
         with safe_open(path, framework=framework) as file:
             found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118

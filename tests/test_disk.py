@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.stage_runner import OUTPUTS, STAGES, flags, run_stage
+from tests.stage_runner import INPUTS, OUTPUTS, STAGES, flags, run_stage
 
 PAIRS = [(stage, path) for stage in STAGES for path in OUTPUTS[stage]]
 NOBODY = 65534
@@ -159,3 +159,13 @@ def test_a_folder_in_the_outputs_place(stage: str, path: str, small: Path) -> No
     Path(path).mkdir()
     expect_failure(stage, path, "Is a directory")
     assert not list(small.rglob("*.part"))
+
+
+@pytest.mark.parametrize(
+    ("stage", "path"), [(stage, path) for stage in STAGES for path in INPUTS[stage]]
+)
+def test_an_input_without_permission(stage: str, path: str, small: Path) -> None:
+    Path(path).chmod(0)
+    with without_privileges(small):
+        outcome = run_stage(stage, *flags(stage))
+    outcome.expect(1, f"{stage}: {path} cannot be read: Permission denied")
