@@ -20,7 +20,7 @@ from tests.conftest import REPOSITORY, Run
 from tests.test_stages import command_of
 
 ROWS, BATCH = 1003, 50  # the last batch has 3 rows: the first of 4 processes gets none of them
-OUTPUTS = ("model", "metrics", "learning_curve")
+OUTPUTS = ("model", "recipe", "metrics", "learning_curve")
 TORCHRUN = ("torchrun", "--nproc-per-node=2")
 
 

@@ -89,7 +89,7 @@ def test_a_fresh_clone_without_a_cache_shows_metrics_and_plots(
     page = Path(printed.strip().removeprefix("file://")).read_text(encoding="utf-8")
     assert PIPELINE["plots"]
     for plot in PIPELINE["plots"]:
-        for name, options in plot.items():
+        for name, options in ({plot: {}} if isinstance(plot, str) else plot).items():
             assert options.get("title", name) in page
 
 

@@ -57,7 +57,7 @@ def test_the_tutorials_recipes_give_the_tutorials_accuracies(
             command[command.index(f"--no-{name}")] = f"--{name}"
         else:
             command[command.index(f"--{name}") + 1] = value
-    for name in ("model", "metrics", "learning_curve"):
+    for name in ("model", "recipe", "metrics", "learning_curve"):
         command[command.index(f"--{name}") + 1] = str(tmp_path / name)
     run(reproduced, *command)
     last = (tmp_path / "learning_curve").read_text().splitlines()[-1].split(",")
