@@ -127,7 +127,7 @@ def test_every_kernel_thread_count_and_gradient_gives_the_same_bits(
     if (taken := kernels_taken(printed)) != (aten, mkl):
         warnings.warn(f"asked for {aten}, {mkl}; this machine has only {taken}", stacklevel=1)
     assert {folder.name: digests(folder) for folder, _, _ in runs} == expected
-    assert all(len(outputs) == 6 for outputs in expected.values())
+    assert all(len(outputs) == 7 for outputs in expected.values())
 
 
 @pytest.mark.slow
