@@ -1,16 +1,21 @@
-"""The labelled images that prepare wrote, as torch tensors."""
+"""The labelled images that prepare wrote, as torch tensors or NumPy arrays."""
 
-import torch
+from typing import Any
+
+import numpy as np
 
 from src import tensors
-from src.softmax_regression import CLASSES, PIXELS
+
+PIXELS = 784
+CLASSES = 10
 
 
-def read(path: str, verify: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
-    """Map a data set into memory; nothing is copied until it is used.
+def read(path: str, framework: str = "pt", verify: bool = True) -> tuple[Any, Any]:
+    """Map a data set into memory; torch copies nothing until it is used.
 
     Args:
         path: the file.
+        framework: "pt" for torch tensors, "np" for NumPy arrays.
         verify: read it once and check its checksum and the range of its values.
 
     Returns:
@@ -19,17 +24,17 @@ def read(path: str, verify: bool = True) -> tuple[torch.Tensor, torch.Tensor]:
     Raises:
         OSError: the file is missing, damaged or of another form.
     """
-    found = tensors.read(path, "pt", verify, images="float32", labels="int64")
+    found = tensors.read(path, framework, verify, images="float32", labels="int64")
     images, labels = found["images"], found["labels"]
-    if not len(images) or images.shape != (len(labels), PIXELS) or labels.dim() != 1:
+    if not len(images) or images.shape != (len(labels), PIXELS) or labels.ndim != 1:
         raise OSError(
             f"{path}: expected images (N, {PIXELS}) and labels (N,), "
             f"found {tuple(images.shape)} and {tuple(labels.shape)}"
         )
-    if not verify:
-        return images, labels
-    for name, tensor, largest in (("images", images, 1), ("labels", labels, CLASSES - 1)):
-        low, high = (bound.item() for bound in torch.aminmax(tensor))
-        if not (low >= 0 and high <= largest):  # also false for NaN
-            raise OSError(f"{path}: {name} must lie in 0 to {largest}, found {low} to {high}")
+    if verify:
+        for name, largest in (("images", 1), ("labels", CLASSES - 1)):
+            array = np.asarray(found[name])
+            low, high = array.min(), array.max()
+            if not (low >= 0 and high <= largest):  # also false for NaN
+                raise OSError(f"{path}: {name} must lie in 0 to {largest}, found {low} to {high}")
     return images, labels

@@ -1,8 +1,9 @@
-"""The trained model in NumPy, for what should start without torch: report and predict."""
+"""The trained model in NumPy, which needs no torch to start."""
 
 import numpy as np
 
 from src import tensors
+from src.dataset import CLASSES, PIXELS
 
 
 def load(path: str) -> tuple[np.ndarray, np.ndarray]:
@@ -12,7 +13,12 @@ def load(path: str) -> tuple[np.ndarray, np.ndarray]:
         OSError: the file is missing, damaged or of another form.
     """
     found = tensors.read(path, "np", weight="float32", bias="float32")
-    return found["weight"].astype(np.float64), found["bias"].astype(np.float64)
+    weight, bias = found["weight"].astype(np.float64), found["bias"].astype(np.float64)
+    if weight.shape != (CLASSES, PIXELS) or bias.shape != (CLASSES,):
+        raise OSError(f"{path}: found shapes {weight.shape} and {bias.shape}")
+    if not (np.isfinite(weight).all() and np.isfinite(bias).all()):
+        raise OSError(f"{path}: weights must be finite")
+    return weight, bias
 
 
 def probabilities(weight: np.ndarray, bias: np.ndarray, images: np.ndarray) -> np.ndarray:

@@ -1,6 +1,5 @@
 """Metrics as JSON and plot data as CSV; the same values give the same bytes everywhere."""
 
-import csv
 import json
 import os
 from collections.abc import Callable, Iterable
@@ -53,9 +52,9 @@ def read_json(path: str) -> dict[str, Any]:
         OSError: the file is missing or damaged.
     """
     try:
-        return dict(json.loads(Path(path).read_bytes()))
-    except (OSError, ValueError, TypeError) as error:
-        raise OSError(f"{path} is missing or damaged ({error}); {REMEDY}") from error
+        return dict(json.loads(read(path)))
+    except (ValueError, TypeError) as error:
+        raise OSError(f"{path} is damaged ({error}); {REMEDY}") from error
 
 
 def read_csv(path: str, **columns: Callable[[str], Any]) -> list[dict[str, Any]]:
@@ -69,12 +68,27 @@ def read_csv(path: str, **columns: Callable[[str], Any]) -> list[dict[str, Any]]
         OSError: the file is missing or damaged.
     """
     try:
-        header, *rows = csv.reader(Path(path).read_text(encoding="utf-8").splitlines())
+        header, *rows = (line.split(",") for line in read(path).splitlines())
         if header != list(columns) or not rows:
             raise ValueError(f"expected rows of {', '.join(columns)}")
         return [
             {name: columns[name](cell) for name, cell in zip(header, row, strict=True)}
             for row in rows
         ]
-    except (OSError, ValueError, csv.Error) as error:
-        raise OSError(f"{path} is missing or damaged ({error}); {REMEDY}") from error
+    except ValueError as error:
+        raise OSError(f"{path} is damaged ({error}); {REMEDY}") from error
+
+
+def read(path: str) -> str:
+    """Read UTF-8 text.
+
+    Raises:
+        OSError: the file is missing or may not be read.
+        ValueError: it is no UTF-8.
+    """
+    try:
+        return Path(path).read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise OSError(f"{path} is missing; `dvc repro` makes it") from error
+    except OSError as error:
+        raise OSError(f"{path} cannot be read: {error.strerror}") from error

@@ -7,10 +7,9 @@ constant input of 1, its last column.
 import numpy as np
 import torch
 
-from src import tensors
+from src import inference, tensors
+from src.dataset import CLASSES, PIXELS
 
-PIXELS = 784
-CLASSES = 10
 # Weights are saved on this grid, which removes what the order of additions leaves in the last
 # bits of a float64: that noise is about 1e-14, and the grid's steps are 1.5e-5.
 GRID = 2.0**-16
@@ -65,14 +64,8 @@ def load(path: str) -> torch.Tensor:
     Raises:
         OSError: the file is missing, damaged or of another form.
     """
-    found = tensors.read(path, "pt", weight="float32", bias="float32")
-    weight, bias = found["weight"], found["bias"]
-    if weight.shape != (CLASSES, PIXELS) or bias.shape != (CLASSES,):
-        raise OSError(f"{path}: found shapes {tuple(weight.shape)} and {tuple(bias.shape)}")
-    parameters = torch.cat([weight, bias[:, None]], dim=1).to(torch.float64)
-    if not parameters.isfinite().all():
-        raise OSError(f"{path}: weights must be finite")
-    return parameters
+    weight, bias = inference.load(path)
+    return torch.from_numpy(np.column_stack([weight, bias]))
 
 
 def log_probabilities(

@@ -43,15 +43,12 @@ def main(argv: list[str] | None = None) -> None:
     signal.signal(signal.SIGINT, interrupted)
     import numpy as np
 
-    from src import figures, inference, page, records, scores, tensors
+    from src import dataset, figures, inference, page, records, scores
 
     signal.signal(signal.SIGINT, signal.default_int_handler)
     weight, bias = inference.load(arguments.model)
-    train, test = (
-        tensors.read(path, "np", images="float32", labels="int64")
-        for path in (arguments.train_data, arguments.test_data)
-    )
-    images, labels = test["images"], test["labels"]
+    train_images, train_labels = dataset.read(arguments.train_data, "np")
+    images, labels = dataset.read(arguments.test_data, "np")
     probabilities = inference.probabilities(weight, bias, images)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
@@ -63,7 +60,7 @@ def main(argv: list[str] | None = None) -> None:
         arguments.learning_curve, epoch=int, split=str, loss=float, accuracy=float
     )
     drawn = {
-        "samples": figures.samples(train["images"], train["labels"]),
+        "samples": figures.samples(train_images, train_labels),
         "weights": figures.weights(weight),
         "mistakes": figures.mistakes(
             images[worst], labels[worst], predicted[worst], confidence[worst]
@@ -88,7 +85,7 @@ def main(argv: list[str] | None = None) -> None:
         total=f"{summary['total']:,}",
         loss=f"{loss:.4f}",
         macro_f1=f"{summary['macro_f1']:.4f}",
-        train_rows=f"{len(train['labels']):,}",
+        train_rows=f"{len(train_labels):,}",
         confusion=page.confusion(counts, scores.per_class(counts)),
         recipe=page.facts(records.read_json(arguments.recipe)),
         hashes=page.facts(hashes),
