@@ -9,7 +9,7 @@ from dvc.parsing.interpolate import to_str
 from dvc.utils.serialize import parse_yaml
 
 from tests.conftest import REPOSITORY, Run
-from tests.stage_runner import LOCK, STAGES, flags, run_stage
+from tests.stage_runner import LOCK, flags, run_stage
 
 PARAMETERS = parse_yaml((REPOSITORY / "params.yaml").read_text(), "params.yaml")
 INTEGER = ["abc", "null", "''", "1.5", ".nan", ".inf", "true", "false", "[1, 2]", "-1", "1e400"]
@@ -95,9 +95,9 @@ def test_a_missing_key_is_named(leaf: str) -> None:
     run_stage(stage, *as_dvc_writes(stage, section)).expect(2, f"--{key}", "required")
 
 
-@pytest.mark.parametrize("stage", STAGES)
+@pytest.mark.parametrize("stage", PARAMETERS)
 def test_an_unknown_key_is_named(stage: str) -> None:
-    section = PARAMETERS.get(stage, {}) | {"momentum": 0.9}
+    section = PARAMETERS[stage] | {"momentum": 0.9}
     run_stage(stage, *as_dvc_writes(stage, section)).expect(2, "--momentum=0.9")
 
 
