@@ -144,7 +144,14 @@ def test_a_folder_without_permission(
     assert state(stage) == complete
 
 
-@pytest.mark.parametrize(("stage", "path"), PAIRS)
+@pytest.mark.parametrize(
+    ("stage", "path"),
+    [  # a folder that holds an input as well would fail for that
+        (stage, path)
+        for stage, path in PAIRS
+        if not any(Path(path).parent in Path(other).parents for other in INPUTS[stage])
+    ],
+)
 def test_a_folder_that_cannot_be_made(stage: str, path: str, small: Path) -> None:
     folder = Path(path).parent
     shutil.rmtree(folder)

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.conftest import Run
 from tests.stage_runner import STAGES
 from tools.torture import TARGETS, Clone
 
@@ -42,3 +43,15 @@ def test_ctrl_c_says_so_in_one_line(stage: str, clone: Clone) -> None:
     assert f"\n{stage}: interrupted\n" in output
     assert "Traceback" not in output
     clone.check()
+
+
+@pytest.mark.slow
+def test_dvc_names_its_list_of_locks_where_a_kill_cut_it_short(workspace: Path, run: Run) -> None:
+    locks = workspace / ".dvc" / "tmp" / "rwlock"
+    locks.write_text("")
+    result = run(workspace, "dvc", "repro", "--force", "--single-item", "evaluate", check=False)
+    assert result.returncode
+    assert "Unable to read RWLock-file '.dvc/tmp/rwlock'" in result.stdout
+    locks.unlink()
+    run(workspace, "dvc", "repro", "--force", "--single-item", "evaluate")
+    assert run(workspace, "git", "status", "--porcelain").stdout == ""
