@@ -13,8 +13,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageOps
 
-from src import dataset, handwriting, inference, softmax_regression
+from src import dataset, inference, softmax_regression
 from tests.conftest import Run
+from tools import handwriting
 
 DRAWINGS = arrays.arrays(bool, st.tuples(st.integers(1, 60), st.integers(1, 60))).filter(np.any)
 

@@ -12,7 +12,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.add_argument("--model", default="models/model.safetensors", help="%(default)s")
     arguments = parser.parse_args(argv)
-    from src import handwriting, inference
+    from src import inference
+    from tools import handwriting
 
     weight, bias = inference.load(arguments.model)
     results, failed = [], False
