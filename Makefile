@@ -49,8 +49,9 @@ check-graph: $(RUN) ## check that dvc.yaml lists exactly what the stages import 
 	python -m tools.check_graph
 
 .PHONY: torture
-torture: $(RUN) ## kill stages and DVC at random moments, 50 times a stage
-	python tools/torture.py $(TORTURE)
+torture: $(DEV) ## kill stages and DVC at random moments, 50 times a stage
+	dvc repro --quiet
+	python -m tools.torture $(TORTURE)
 
 .PHONY: verify
 verify: $(RUN) ## prove in a clone that this machine computes the committed results

@@ -2,7 +2,7 @@
 
 Run as `make bench`. Each figure is the minimum of some repeats, and what is compared is measured
 in turn, in one run; only the ratios mean something elsewhere. Prints a table and writes it as
-JSON. Everything is made in a temporary folder.
+JSON. Everything else is made in a temporary folder.
 """
 
 import argparse

@@ -11,7 +11,7 @@ CLASSES = 10
 
 
 def read(path: str, framework: str = "pt", verify: bool = True) -> tuple[Any, Any]:
-    """Map a data set into memory; torch copies nothing until it is used.
+    """Read a data set; as torch tensors it is mapped into memory, and nothing is copied.
 
     Args:
         path: the file.

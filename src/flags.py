@@ -1,6 +1,8 @@
 """The flags of a stage: its section of params.yaml as DVC writes it out, then its paths.
 
-Shared by the stages that have parameters: how those are read concerns what each of them computes.
+Shared by the stages that have parameters: how a parameter is read decides what they compute. No
+module is shared by all stages, since an edit of it would re-run everything: `report`, which has no
+parameters, does without this one, and each format of files has its own few lines for writing.
 It imports nothing but the standard library, so that a bad parameter is refused at once.
 """
 
@@ -71,7 +73,10 @@ def parse(
             if not holds(value):
                 raise ValueError
         except ValueError:
-            parser.error(f"argument --{name}: {text!r} is not allowed; allowed: {allowed}")
+            parser.error(
+                f"argument --{name}: {text!r} is not allowed; allowed: {allowed} "
+                f"({stage}.{name} in params.yaml)"
+            )
         setattr(arguments, name, value)
     return parser, arguments
 

@@ -21,8 +21,8 @@ def load(path: str) -> tuple[np.ndarray, np.ndarray]:
     return weight, bias
 
 
-def probabilities(weight: np.ndarray, bias: np.ndarray, images: np.ndarray) -> np.ndarray:
-    """Softmax of the logits: float64 (N, 10) for images (N, 784) in [0, 1]."""
+def log_probabilities(weight: np.ndarray, bias: np.ndarray, images: np.ndarray) -> np.ndarray:
+    """Log of the softmax of the logits: float64 (N, 10) for images (N, 784) in [0, 1]."""
     logits = images @ weight.T + bias
-    powers = np.exp(logits - logits.max(axis=1, keepdims=True))
-    return powers / powers.sum(axis=1, keepdims=True)
+    logits -= logits.max(axis=1, keepdims=True)  # no exponential overflows then
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))

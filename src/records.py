@@ -1,4 +1,4 @@
-"""Metrics as JSON and plot data as CSV; the same values give the same bytes everywhere."""
+"""Records as JSON, tables as CSV and other small outputs: the same values, the same bytes."""
 
 import json
 import os
@@ -7,7 +7,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-# Digits after the point: far fewer than float64 noise reaches, more than anyone compares.
+# Digits after the point: float64's noise of about 1e-16 does not show, real differences do.
 DECIMALS = 6
 REMEDY = "`dvc repro` makes it anew"
 
@@ -52,8 +52,11 @@ def read_json(path: str) -> dict[str, Any]:
         OSError: the file is missing or damaged.
     """
     try:
-        return dict(json.loads(read(path)))
-    except (ValueError, TypeError) as error:
+        record = json.loads(read(path))
+        if not isinstance(record, dict):
+            raise ValueError("expected names and values")
+        return record
+    except (ValueError, RecursionError) as error:
         raise OSError(f"{path} is damaged ({error}); {REMEDY}") from error
 
 

@@ -53,7 +53,8 @@ def main(argv: list[str] | None = None) -> None:
     else:
         raise OSError(
             f"no source has {arguments.dataset} version {arguments.version} now "
-            f"({'; '.join(failures)}). Check the network and run again, or see the README."
+            f"({'; '.join(failures)}). Check the network and run again; "
+            "the README says more under 'When something fails'."
         )
     seconds = time.monotonic() - started
     megabytes = (images.nbytes + labels.nbytes) / 1e6

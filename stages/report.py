@@ -22,7 +22,7 @@ PATHS = (
     "page",
 )
 # Images that the page carries: the surest mistakes, and the first of the test rows.
-MISTAKES, FIRST = 24, 100
+MISTAKES, TEST_IMAGES = 24, 100
 
 
 def interrupted(*_: object) -> None:
@@ -49,12 +49,13 @@ def main(argv: list[str] | None = None) -> None:
     weight, bias = inference.load(arguments.model)
     train_images, train_labels = dataset.read(arguments.train_data, "np")
     images, labels = dataset.read(arguments.test_data, "np")
-    probabilities = inference.probabilities(weight, bias, images)
+    log_probabilities = inference.log_probabilities(weight, bias, images)
+    probabilities = np.exp(log_probabilities)
     predicted, confidence = probabilities.argmax(axis=1), probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-confidence[wrong], kind="stable")[:MISTAKES]]
     counts = scores.confusion_matrix(labels, predicted, len(weight))
-    loss = -np.log(probabilities[np.arange(len(labels)), labels]).mean()
+    loss = -log_probabilities[np.arange(len(labels)), labels].mean()
     summary = scores.summary(counts)
     curve = records.read_csv(
         arguments.learning_curve, epoch=int, split=str, loss=float, accuracy=float
@@ -76,7 +77,7 @@ def main(argv: list[str] | None = None) -> None:
     for path in (arguments.train_data, arguments.test_data, arguments.model):
         with open(path, "rb") as file:
             hashes[path] = hashlib.file_digest(file, "sha256").hexdigest()
-    rows = np.concatenate([np.arange(min(FIRST, len(labels))), worst])
+    rows = np.concatenate([np.arange(min(TEST_IMAGES, len(labels))), worst])
     filled = page.fill(
         Path(arguments.template).read_text(encoding="utf-8"),
         **{name: base64.b64encode(png).decode() for name, png in pictures.items()},

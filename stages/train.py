@@ -26,7 +26,7 @@ RECIPE = ("init", "seed", "epochs", "batch_size", "learning_rate", "shuffle", "d
 
 def main(argv: list[str] | None = None) -> None:
     parser, arguments = flags.parse("train", PARAMETERS, PATHS, argv)
-    under_torchrun = "RANK" in os.environ
+    under_torchrun = {"RANK", "WORLD_SIZE"} <= os.environ.keys()
     processes = int(os.environ["WORLD_SIZE"]) if under_torchrun else arguments.processes
     if arguments.batch_size < processes:
         parser.error(

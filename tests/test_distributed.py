@@ -111,7 +111,7 @@ def test_several_processes_give_the_bits_of_one(data: list[str], run: Run, tmp_p
         {"init": "normal"},
         {"learning_rate": "0.1", "epochs": "15", "shuffle": True, "drop_last": True},
     ],
-    ids=["002-module", "002-by-hand", "000"],
+    ids=["default", "normal", "shuffled"],
 )
 def test_two_processes_give_the_bits_of_one_in_the_tutorials_recipes(
     settings: dict, reproduced: Path, run: Run, tmp_path: Path

@@ -22,7 +22,9 @@ def clone(reproduced: Path, environment: dict[str, str], tmp_path_factory) -> Cl
 
 @pytest.mark.slow
 @pytest.mark.parametrize("stage", STAGES)
-def test_after_five_kills_a_stage_the_lock_is_as_committed(stage: str, clone: Clone) -> None:
+def test_after_kills_at_five_random_moments_the_lock_is_as_committed(
+    stage: str, clone: Clone
+) -> None:
     draw = random.Random(f"{SEED} {stage}")
     duration = clone.seconds(stage)
     targets = [*draw.sample(TARGETS[:3], 3), *draw.sample(TARGETS[:3], 2)]

@@ -134,12 +134,12 @@ def test_enlarged_test_images_are_read_as_well_as_the_originals(
         enlarged(levels, 150).save(tmp_path / "digit.jpg", quality=80)
         forms.append(handwriting.read(str(tmp_path / "digit.jpg")))
     right = (
-        inference.probabilities(weight, bias, np.array(forms)).argmax(axis=1)
+        inference.log_probabilities(weight, bias, np.array(forms)).argmax(axis=1)
         == labels[:300].numpy()
     )
     originals = digits[:300].reshape(-1, 784) / 255
     as_they_are = (
-        inference.probabilities(weight, bias, originals).argmax(axis=1) == labels[:300].numpy()
+        inference.log_probabilities(weight, bias, originals).argmax(axis=1) == labels[:300].numpy()
     )
     assert right.sum() >= as_they_are.sum()
 

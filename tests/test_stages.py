@@ -20,7 +20,8 @@ def command_of(folder: Path, stage: str) -> list[str]:
     ("stage", "kept_out"),
     [
         ("fetch", "torch"),
-        ("prepare", "torch sklearn pandas"),
+        ("prepare", "torch sklearn pandas matplotlib"),
+        ("report", "torch sklearn pandas"),
         ("train", "sklearn pandas torch._dynamo torch.distributed.run matplotlib"),
         ("evaluate", "sklearn pandas torch._dynamo torch.distributed.run matplotlib"),
     ],
@@ -46,7 +47,7 @@ def test_a_stage_imports_nothing_that_it_does_not_need(
             0.003,
         ),
     ],
-    ids=["002-module", "002-by-hand", "000"],
+    ids=["default", "normal", "shuffled"],
 )
 def test_the_tutorials_recipes_give_the_tutorials_accuracies(
     settings: dict, accuracy: float, tolerance: float, reproduced: Path, run: Run, tmp_path: Path

@@ -12,6 +12,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--json", action="store_true", help="print one JSON list")
     parser.add_argument("--model", default="models/model.safetensors", help="%(default)s")
     arguments = parser.parse_args(argv)
+    import numpy as np
+
     from src import inference
     from tools import handwriting
 
@@ -24,7 +26,7 @@ def main(argv: list[str] | None = None) -> int:
             failed = True
             print(f"predict: {error}", file=sys.stderr)
             continue
-        probabilities = inference.probabilities(weight, bias, image[None])[0]
+        probabilities = np.exp(inference.log_probabilities(weight, bias, image[None])[0])
         ranked = [int(digit) for digit in (-probabilities).argsort(kind="stable")]
         if arguments.json:
             record = {"image": path, "digit": ranked[0], "probabilities": probabilities.tolist()}
