@@ -108,7 +108,7 @@ def test_dvc_shows_every_plot_once_and_diffs_it(workspace: Path, run: Run) -> No
 
 
 def test_predict_starts_without_torch() -> None:
-    imports = "from src import figures, handwriting, inference, page, records, scores, tensors"
+    imports = "from src import inference; from tools import handwriting, predict"
     command = [sys.executable, "-c", f"{imports}; import sys; sys.exit('torch' in sys.modules)"]
     subprocess.run(command, cwd=REPOSITORY, check=True, timeout=60)
 
