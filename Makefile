@@ -42,7 +42,7 @@ predict: $(RUN) ## read the digit in pictures: make predict IMAGE="a.png b.jpg"
 
 .PHONY: test
 test: $(DEV) ## run the whole test suite
-	pytest --numprocesses 2
+	pytest --numprocesses 2 -r s
 
 .PHONY: check-graph
 check-graph: $(RUN) ## check that dvc.yaml lists exactly what the stages import and take
