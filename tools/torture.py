@@ -126,12 +126,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--kills", type=int, default=50, help="a stage")
     parser.add_argument("--seed", type=int, default=time.time_ns() % 2**32)
+    parser.add_argument("--stages", nargs="+", help="all, if not given")
     arguments = parser.parse_args()
     print(f"torture: seed {arguments.seed}, {arguments.kills} kills a stage", flush=True)
     draw = random.Random(arguments.seed)
     with tempfile.TemporaryDirectory() as folder:
         clone = Clone(Path(__file__).parent.parent, Path(folder) / "clone")
-        for stage in clone.stages:
+        for stage in arguments.stages or clone.stages:
             duration = clone.seconds(stage)
             counts, stops = collections.Counter(), []
             while counts.total() < arguments.kills:
