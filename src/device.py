@@ -4,7 +4,7 @@ import torch
 
 
 def choose(name: str) -> torch.device:
-    """Turn a device's name into a device that is there; `auto` takes the best.
+    """Turn a device's name into a device that is there, and make it torch's; `auto`: the best.
 
     Raises:
         ValueError: no such device here; lists those that are.
@@ -16,7 +16,10 @@ def choose(name: str) -> torch.device:
     wanted = {"auto": present[0], "cuda": "cuda:0"}.get(name, name)
     if wanted not in present:
         raise ValueError(f"{name!r} is not on this machine, which has: {', '.join(present)}")
-    return torch.device(wanted)
+    device = torch.device(wanted)
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # streams and graphs are made on the current one
+    return device
 
 
 def float_type(device: torch.device) -> torch.dtype:

@@ -120,8 +120,6 @@ class Group:
                 f"the other processes were not reached: {str(error).partition(chr(10))[0]}"
             ) from error
         atexit.register(dist.destroy_process_group)  # else gloo's threads abort the exit
-        if cuda:
-            torch.cuda.set_device(device)
         self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
 
     def agree(self, **settings: object) -> None:
