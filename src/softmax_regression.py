@@ -98,3 +98,12 @@ def cross_entropy(log_probabilities: torch.Tensor, labels: torch.Tensor) -> floa
         labels: int64 (N,), on the same device.
     """
     return -log_probabilities.gather(1, labels[:, None]).mean().item()
+
+
+def score(
+    parameters: torch.Tensor, images: torch.Tensor, labels: torch.Tensor, batch_size: int
+) -> tuple[float, float]:
+    """Return the cross-entropy and the accuracy; see `log_probabilities` for the arguments."""
+    log_p = log_probabilities(parameters, images, batch_size)
+    hits = (log_p.argmax(dim=1) == labels).sum().item()
+    return cross_entropy(log_p, labels), hits / len(labels)

@@ -86,12 +86,12 @@ def main(argv: list[str] | None = None) -> None:
         ):
             if not first:
                 continue
-            log_probabilities = softmax_regression.log_probabilities(
-                softmax_regression.to_grid(parameters), test_images, arguments.batch_size
+            test_loss, test_accuracy = softmax_regression.score(
+                softmax_regression.to_grid(parameters),  # as the model would be saved now
+                test_images,
+                test_labels,
+                arguments.batch_size,
             )
-            test_loss = softmax_regression.cross_entropy(log_probabilities, test_labels)
-            hits = (log_probabilities.argmax(dim=1) == test_labels).sum().item()
-            test_accuracy = hits / len(test_labels)
             curve.append((epoch, "train", loss, accuracy))
             curve.append((epoch, "test", test_loss, test_accuracy))
             tqdm.write(
