@@ -2,6 +2,7 @@
 
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import yaml
 from filelock import FileLock
 
 from tests.stage_runner import openml_200, reproduced_200, small  # noqa: F401  (fixtures)
@@ -98,6 +100,12 @@ def copy_of_project(folder: Path, run: Run) -> Path:
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=the files under test")
     return folder
+
+
+def command_of(folder: Path, stage: str) -> list[str]:
+    """Return the command that `dvc.lock` holds for a stage."""
+    lock = yaml.safe_load((folder / "dvc.lock").read_text())
+    return shlex.split(lock["stages"][stage]["cmd"])
 
 
 @pytest.fixture(scope="session")

@@ -9,6 +9,7 @@ from torch.nn import functional
 
 from src import softmax_regression as model
 from src import training
+from tools.measure_bits import autograd_gradient
 
 
 def example(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -18,15 +19,6 @@ def example(rows: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
     images = torch.rand(rows, 784, generator=generator)
     images[torch.arange(rows), labels * 78] += 3
     return images / 4, labels
-
-
-def autograd_gradient(parameters, inputs, labels, gradient) -> torch.Tensor:
-    """Give what `training.closed_form_gradient` gives, by torch's autograd."""
-    leaf = parameters.detach().clone().requires_grad_()
-    logits = inputs @ leaf.T
-    functional.cross_entropy(logits, labels, reduction="sum").backward()
-    gradient.copy_(leaf.grad)
-    return functional.log_softmax(logits.detach(), dim=1).T
 
 
 def test_the_closed_form_gradient_is_autograds() -> None:

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import shlex
 import subprocess
 import sys
 from pathlib import Path
@@ -14,15 +13,9 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 
 from src import figures, inference
-from tests.conftest import REPOSITORY, Run
+from tests.conftest import REPOSITORY, Run, command_of
 
 PICTURES = ("mistakes", "reliability", "samples", "weights")
-
-
-def stage_command(folder: Path) -> list[str]:
-    """Return the report stage's command as dvc.yaml has it."""
-    stage = yaml.safe_load((folder / "dvc.yaml").read_text())["stages"]["report"]
-    return [sys.executable, *shlex.split(stage["cmd"])[1:]]
 
 
 def test_neither_a_users_style_nor_the_processor_changes_a_byte(
@@ -31,7 +24,7 @@ def test_neither_a_users_style_nor_the_processor_changes_a_byte(
     (tmp_path / "matplotlibrc").write_text(
         "font.size: 20\nfigure.facecolor: green\nlines.linewidth: 9"
     )
-    command = stage_command(reproduced)
+    command = [sys.executable, *command_of(reproduced, "report")[1:]]
     expected = {}
     for flag in ("samples", "weights", "mistakes", "reliability", "page"):
         at = command.index(f"--{flag}") + 1

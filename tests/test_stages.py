@@ -1,19 +1,11 @@
 """Each stage as `dvc repro` runs it: what it imports, and the tutorials' recipes it gives."""
 
 import re
-import shlex
 from pathlib import Path
 
 import pytest
-import yaml
 
-from tests.conftest import Run
-
-
-def command_of(folder: Path, stage: str) -> list[str]:
-    """Return the command that `dvc.lock` holds for a stage."""
-    lock = yaml.safe_load((folder / "dvc.lock").read_text())
-    return shlex.split(lock["stages"][stage]["cmd"])
+from tests.conftest import Run, command_of
 
 
 @pytest.mark.parametrize(
