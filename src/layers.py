@@ -215,6 +215,9 @@ class Unflatten(Layer):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.contiguous().view(1, self.side, self.side, -1)
 
+    def backward(self, error: torch.Tensor, is_first: bool) -> torch.Tensor:
+        return error.view(self.side**2, -1)
+
 
 @dataclass
 class Flatten(Layer):
