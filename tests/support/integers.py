@@ -53,7 +53,7 @@ def train(
     table = exponentials()
     x = np.rint(images * np.float32(PIXEL)).astype(np.int64)
     classes = len(parameters) // (x.shape[1] + 1)
-    velocity = np.zeros_like(parameters)
+    velocity, before = np.zeros_like(parameters), 1
     for batch in batches:
         rows, targets = x[batch], labels[batch]
         steps = np.rint(np.clip(parameters, -16, 16) * WEIGHT).astype(np.int64)
@@ -69,6 +69,8 @@ def train(
         gradient = np.concatenate(
             [(error.T @ rows).ravel() / (ERROR * PIXEL), error.sum(axis=0) / ERROR]
         )
-        velocity = velocity * momentum + gradient
+        # The velocity is a sum over the rows of a batch, too.
+        velocity = velocity * (momentum * (len(targets) / before)) + gradient
         parameters -= velocity * (learning_rate / len(targets))
+        before = len(targets)
     return hashlib.sha256(parameters.astype("<f8").tobytes()).hexdigest()
