@@ -1,8 +1,9 @@
 """Train each model on a few rows, and print which kernels computed and what came out.
 
 `python -m tests.support.hashes DATA ROWS DEVICE THREADS...`, alone or under torchrun. DATA is a
-file as prepare writes them, of which so many rows are taken. Prints the kernels that torch and MKL take, as they fall back in silence to
-what the processor has, then for each number of threads a line of JSON.
+file as prepare writes them, of which so many rows are taken. Prints the kernels that torch and MKL
+take, as they fall back in silence to what the processor has, then for each number of threads a
+line of JSON.
 """
 
 import hashlib
