@@ -28,7 +28,7 @@ MKL_SAYS = {
     "AVX2": r"AVX2",
     "AVX512": r"AVX-512",
 }
-ROWS, FEW = "1050", "150"  # each leaves a small last batch
+ROWS, FEW = "350", "110"  # each leaves a small last batch
 Hashes = dict[str, list[str]]
 
 
