@@ -19,7 +19,7 @@ from tests.support.clones import Run
 from tests.support.openml_server import OpenML, redirected
 
 # Processes, reproduced checkouts, servers, browsers: a test that uses one is not fast.
-SLOW_FIXTURES = {"run", "reproduced", "workspace", "openml", "browser"}
+SLOW_FIXTURES = {"environment", "reproduced", "openml", "pip", "browser"}
 FAST_LIMIT = 3.0  # seconds
 
 
