@@ -63,4 +63,5 @@ def test_another_data_set_needs_parameters_only(name: str, openml: OpenML, tmp_p
         found = load_file("data/predicted/test.safetensors")["log_probabilities"]
         assert found.shape == (50, classes)
         assert files.read_json("metrics/evaluate.json")["total"] == 50
-    run_stage("report").expect(0)
+        if model != "cnn":
+            run_stage("report").expect(0)
