@@ -7,15 +7,18 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from filelock import FileLock
 
 from tests.support import clones, stages
 from tests.support.clones import Run
+from tests.support.openml_server import OpenML, redirected
 
 # Processes, reproduced checkouts, servers, browsers: a test that uses one is not fast.
-SLOW_FIXTURES = {"run", "reproduced", "workspace", "openml", "browser"}
+SLOW_FIXTURES = {"environment", "reproduced", "openml", "pip", "browser"}
 FAST_LIMIT = 3.0  # seconds of a processor: a busy machine is not the test's fault
 
 
@@ -136,3 +139,17 @@ def small(small_outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     folder = shutil.copytree(small_outputs, tmp_path / "small")
     monkeypatch.chdir(folder)
     return folder
+
+
+@pytest.fixture
+def openml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenML]:
+    """Return OpenML with 60 rows of 16 pixels, for this process, in an empty folder and cache."""
+    generator = np.random.default_rng(0)
+    images = generator.integers(0, 256, (60, 16), np.uint8)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    # scikit-learn waits a second before it asks again.
+    monkeypatch.setattr("sklearn.datasets._openml.time", SimpleNamespace(sleep=lambda _: None))
+    server = OpenML(images, (np.arange(60) % 10).astype(np.uint8))
+    with server, redirected(server.env):
+        yield server
