@@ -47,7 +47,6 @@ def render(
     log_probabilities: np.ndarray,
     train_images: np.ndarray,
     train_labels: np.ndarray,
-    pixel_max: int,
     hashes: Mapping[str, str],
 ) -> str:
     """Fill the template with a model, its figures and the images that explain them.
@@ -67,7 +66,6 @@ def render(
         log_probabilities: float64 (N, C).
         train_images: float32 (M, D).
         train_labels: int64 (M,).
-        pixel_max: what the bytes of the data set were divided by.
         hashes: SHA-256 of files, by path.
 
     Raises:
@@ -80,7 +78,6 @@ def render(
         "kind": kind,
         "classes": classes,
         "shape": shape(images.shape[1]),
-        "pixel_max": pixel_max,
         "recipe": recipe,
         "tensors": {name: integers(tensor) for name, tensor in tensors.items()},
         # Only softmax regression is trained in the page: the others start from megabytes.
@@ -93,8 +90,11 @@ def render(
         **pictures(labels, log_probabilities, confusion, train_labels),
     }
     rows = {"train": train_images, "test": images}
-    levels = [np.rint(rows[split][row] * pixel_max) for split, row in content["pictures"]]
-    content["images"] = packed(b"".join(map(zeros_counted, levels)))
+    shown = np.stack([rows[split][row] for split, row in content["pictures"]])
+    # The data are bytes, brought to a grid: 256 levels at most.
+    levels, places = np.unique(np.append(shown, np.float32(0)), return_inverse=True)
+    content["levels"] = (levels * 2**16).astype(int).tolist()
+    content["images"] = packed(zeros_counted(places[:-1].astype(np.uint8).tobytes()))
     script, style = inside(template, "script"), inside(template, "style")
     return fill(
         template,
@@ -209,14 +209,13 @@ def integers(tensor: np.ndarray) -> dict[str, Any]:
     return {"shape": list(tensor.shape), "steps": packed(words.tobytes())}
 
 
-def zeros_counted(levels: np.ndarray) -> bytes:
+def zeros_counted(content: bytes) -> bytes:
     """Write each run of zeros, which most of an image is, as a zero and its length."""
-    run = re.compile(rb"\0{1,255}")
-    return run.sub(lambda zeros: bytes([0, len(zeros[0])]), levels.astype(np.uint8).tobytes())
+    return re.sub(rb"\0{1,255}", lambda zeros: bytes([0, len(zeros[0])]), content)
 
 
 def exp_tables() -> list[list[Decimal]]:
-    """Return exp(-k), exp(-k / 128) and exp(-k / 16384), whose products are the softmax's exp."""
+    """Return exp(-k), exp(-k / 128) and exp(-k / 16384), as src/exact.py, but without torch."""
     return [
         [(Decimal(-k) / parts).exp() for k in range(count)]
         for parts, count in ((1, 28), (128, 128), (16384, 128))
