@@ -18,15 +18,15 @@ import numpy as np
 
 # Images that the page carries, besides one for each cell of the matrix and each level of doubt.
 MISTAKES, SAMPLES, CELLS = 24, 100, 300
+FASHION = (
+    *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 # What the classes of a data set are, and their names in the order of the labels.
 KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "mnist_784": ("digit", ()),
     "optdigits": ("digit", ()),
-    "Fashion-MNIST": (
-        "garment",
-        ("T-shirt", "Trouser", "Pullover", "Dress", "Coat")
-        + ("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-    ),
+    "Fashion-MNIST": ("garment", FASHION),
     "Kuzushiji-MNIST": ("character", tuple("おきすつなはまやれを")),
 }
 
@@ -147,7 +147,9 @@ def pictures(
     cells = []
     for cell in np.argsort(-confusion, axis=None, kind="stable")[:CELLS]:
         actual, guess = divmod(int(cell), len(confusion))
-        rows = by_confidence[(labels == actual)[by_confidence] & (predicted == guess)[by_confidence]]
+        rows = by_confidence[
+            (labels == actual)[by_confidence] & (predicted == guess)[by_confidence]
+        ]
         if len(rows):
             cells.append([actual, guess, place("test", rows[0])])
     doubt = []
@@ -233,7 +235,8 @@ def packed(content: bytes) -> str:
 def table(rows: Iterable[tuple[str, Any]]) -> str:
     """List names and values as the rows of a table."""
     return "\n".join(
-        f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}" for name, value in rows
+        f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}"
+        for name, value in rows
     )
 
 

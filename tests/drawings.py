@@ -24,7 +24,7 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "stroke": (".1,.0 .1,1",),
         "slanted": (".3,.0 .0,1",),
         "serif": (".0,.22 .22,.0 .22,1",),
-        "long upstroke": (".0,.4 .36,.0 .36,1",),
+        "long upstroke": (".0,.36 .3,.0 .3,1",),
         "foot": (".05,.2 .25,.0 .25,1", ".02,1 .5,1"),
     },
     2: {
@@ -73,10 +73,10 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
             "~.3,.45 .04,.72 .3,1 .58,.72 .3,.45",
         ),
         "from the middle": (
-            "~.3,.48 .1,.3 .15,.05 .42,.0 .52,.2 .35,.45 .1,.65 .08,.92 .35,1 .58,.85 .48,.6 .3,.48",
+            "~.3,.48 .1,.3 .15,.05 .42,.0 .52,.2 .35,.45 .1,.65 .08,.92 .35,1 .58,.85 .48,.6 .3,.5",
         ),
         "slanted": (
-            "~.6,.08 .4,.0 .22,.15 .28,.38 .46,.58 .44,.86 .2,1 .02,.84 .14,.6 .45,.38 .62,.18 .58,.06",
+            "~.6,.08 .4,.0 .22,.15 .28,.38 .46,.58 .44,.86 .2,1 .02,.84 .14,.6 .45,.38 .6,.2 .6,.1",
         ),
     },
     9: {
@@ -101,7 +101,9 @@ class Hand:
 NEAT = Hand(degrees=3, wobble=0.004, stretch=0.04)
 
 
-def draw(random: Random, digit: int, style: str, hand: Hand, height: float | None = None) -> Drawing:
+def draw(
+    random: Random, digit: int, style: str, hand: Hand, height: float | None = None
+) -> Drawing:
     """Draw a digit in a style, anywhere on the board; `height` instead of a random size."""
     strokes = [skeleton(text) for text in STYLES[digit][style]]
     turn = math.radians(random.uniform(-hand.degrees, hand.degrees))
