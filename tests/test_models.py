@@ -105,7 +105,7 @@ def test_models_trained_on_real_rows_predict_in_plain_torch_what_they_predict_he
         monkeypatch.chdir(folder)
         rows = tensors.read(str(reproduced / "data/prepared/train.safetensors"))
         tensors.write("data/prepared/train.safetensors", {key: rows[key][:3000] for key in rows})
-        recipe = {"model": name, "epochs": 1, "learning_rate": 0.05, "momentum": 0.9}
+        recipe = {"model": name, "epochs": 2, "learning_rate": 0.05, "momentum": 0.9}
         stages.parameters(**{f"train.{key}": value for key, value in recipe.items()})
         stages.run_stage("train").expect(0)
         stages.run_stage("evaluate").expect(0)
