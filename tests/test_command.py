@@ -58,14 +58,11 @@ def test_an_error_is_its_lines_and_a_status(
         command.run("name", failing(error))
 
 
-def test_without_an_error_the_status_is_what_main_returns(
+def test_main_s_status_is_the_commands_and_a_bug_keeps_its_traceback(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     assert end(lambda: None, capsys) == (None, "")
     assert end(lambda: 3, capsys) == (3, "")
-
-
-def test_a_bug_keeps_its_traceback() -> None:
     with pytest.raises(ZeroDivisionError):
         command.run("name", failing(ZeroDivisionError()))
 
