@@ -4,6 +4,7 @@ import io
 import os
 import signal
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -78,7 +79,7 @@ def test_a_signal_unwinds_main_so_that_it_clears_up(
         try:
             (tmp_path / "temporary").touch()
             os.kill(os.getpid(), number)
-            signal.pause()
+            time.sleep(0.5)
         finally:
             (tmp_path / "temporary").unlink()
 

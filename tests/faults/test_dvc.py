@@ -4,6 +4,7 @@ import re
 import shutil
 import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
 import yaml
@@ -11,32 +12,36 @@ import yaml
 from tests.support import clones
 from tests.support.clones import Run
 
-MODEL = "models/model.safetensors"
+FILE = "data/predicted/test.safetensors"
+
+
+def lock_of(folder: Path) -> Any:
+    """Return the stages of a dvc.lock."""
+    return yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
 
 
 def test_the_remedy_for_a_copy_that_is_damaged_in_dvcs_cache_heals_it_in_a_path_with_a_space(
     reproduced: Path, tmp_path: Path, run: Run
 ) -> None:
     clone = clones.clone(tmp_path / "a clone", reproduced, run)
-    lock = yaml.safe_load((clone / "dvc.lock").read_text(encoding="utf-8"))["stages"]["train"]
-    (md5,) = (out["md5"] for out in lock["outs"] if out["path"] == MODEL)
-    content = (clone / MODEL).read_bytes()
+    (md5,) = (out["md5"] for out in lock_of(clone)["evaluate"]["outs"] if out["path"] == FILE)
+    content = (clone / FILE).read_bytes()
     # A cache of its own, as other tests read the one that the clone shares.
     run(clone, "dvc", "cache", "dir", "--local", "its own cache")
     cached = clone / "its own cache" / "files" / "md5" / md5[:2] / md5[2:]
     cached.parent.mkdir(parents=True)
     cached.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
     cached.chmod(0o444)  # DVC takes what may not be written for sound
-    (clone / MODEL).unlink()
-    run(clone, "dvc", "checkout", MODEL)
-    assert (clone / MODEL).read_bytes() != content
-    result = run(clone, "dvc", "repro", "--force", "--single-item", "evaluate", check=False)
+    (clone / FILE).unlink()
+    run(clone, "dvc", "checkout", FILE)
+    assert (clone / FILE).read_bytes() != content
+    result = run(clone, "dvc", "repro", "--force", "--single-item", "report", check=False)
     assert result.returncode
-    remedy = re.search(rf"evaluate: {MODEL} is damaged \(.*\); `(.+)` restores it", result.stdout)
+    remedy = re.search(rf"report: {FILE} is damaged \(.*\); `(.+)` restores it", result.stdout)
     assert remedy
     # The environment is the tests' own: make takes none of its stamps for missing.
     printed = run(clone, "sh", "-c", remedy[1], env={"MAKEFLAGS": "RUN="}).stdout
-    assert (clone / MODEL).read_bytes() == cached.read_bytes() == content, printed
+    assert (clone / FILE).read_bytes() == cached.read_bytes() == content, printed
     assert run(clone, "git", "status", "--porcelain", "--untracked-files=no").stdout == ""
 
 
@@ -90,5 +95,5 @@ def test_two_clones_that_share_both_caches_finish_at_once(
         output = process.communicate(timeout=600)[0]
         assert process.returncode == 0, output
     for name in ("one", "two"):
-        assert run(tmp_path / name, "git", "status", "--porcelain").stdout == ""
+        assert lock_of(tmp_path / name)["prepare"]["outs"] == lock_of(reproduced)["prepare"]["outs"]
         assert "up to date" in run(tmp_path / name, "dvc", "status", "prepare").stdout
