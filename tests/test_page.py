@@ -533,6 +533,7 @@ def test_the_tiles_are_bars_and_evidence_on_one_scale(browser: Page, reports: Re
     weight = tensors.read(str(folder / "models/model.safetensors"))["0.weight"]
     browser.show(html_of(folder))
     browser.draw(FOUR)
+    browser.settled()
     image, found = browser.js("return [[...image], found]")
     bars = browser.js(
         "return [...document.querySelectorAll('#tiles .bar')].map((bar) =>"
@@ -619,6 +620,7 @@ def test_the_browser_trains_every_epoch_to_the_recorded_bits(
     }
     browser.show(html_of(folder))
     assert browser.draw(FOUR)[0] == "4"
+    browser.settled()
     before = browser.js("return $('tiles').children[4].firstChild.toDataURL()")
     browser.js(
         "seen = {}; pictures_seen = new Set(); new MutationObserver(() => {"
@@ -636,6 +638,7 @@ def test_the_browser_trains_every_epoch_to_the_recorded_bits(
     rows = browser.find_element(By.ID, "train-rows").text.split("\n")
     assert rows == [f"{e} {d} {d} \N{CHECK MARK} the same" for e, d in recorded.items()]
     assert browser.js("return pictures_seen.size") >= len(recorded)
+    browser.settled()
     # The start was carried, trained and rounded as the model was: the same picture again.
     assert browser.js("return $('tiles').children[4].firstChild.toDataURL()") == before
     browser.find_element(By.ID, "reset").click()
