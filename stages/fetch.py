@@ -32,7 +32,7 @@ def main() -> None:
     else:
         raise OSError(
             f"no source has {wanted} now ({'; '.join(failures)}). Check the network and run again; "
-            "the README says more under 'When something fails'."
+            "docs/faults.md says more."
         )
     seconds = time.monotonic() - started
     megabytes = (images.nbytes + labels.nbytes) / 1e6
