@@ -1,27 +1,32 @@
 """The device that torch computes on."""
 
+import os
+
 import torch
 
+from src.parameters import refusal
 
-def choose(name: str) -> torch.device:
-    """Turn a device's name into a device that is there, and make it torch's; `auto`: the best.
+
+def choose(key: str, name: str) -> torch.device:
+    """Return the device that a parameter names, and make it torch's; `auto`: a GPU if there is one.
+
+    Under torchrun, `cuda` and `auto` give each process of a machine its own GPU.
+
+    Args:
+        key: the parameter, section.key.
+        name: its value.
 
     Raises:
-        ValueError: no such device here; lists those that are.
+        UsageError: no such device here; lists those that are.
     """
-    present = [f"cuda:{index}" for index in range(torch.cuda.device_count())]
-    if torch.backends.mps.is_available():
-        present.append("mps")
-    present.append("cpu")
-    wanted = {"auto": present[0], "cuda": "cuda:0"}.get(name, name)
+    present = [f"cuda:{index}" for index in range(torch.cuda.device_count())] + ["cpu"]
+    own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
+    wanted = {"auto": own if len(present) > 1 else "cpu", "cuda": own}.get(name, name)
+    if wanted == "mps":
+        raise refusal(key, "mps has no float64, which exact sums need; use cpu", name)
     if wanted not in present:
-        raise ValueError(f"{name!r} is not on this machine, which has: {', '.join(present)}")
+        raise refusal(key, f"not on this machine, which has {', '.join(present)}", name)
     device = torch.device(wanted)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs are made on the current one
     return device
-
-
-def float_type(device: torch.device) -> torch.dtype:
-    """float64, in which the saved bits do not depend on the machine; mps has float32 only."""
-    return torch.float32 if device.type == "mps" else torch.float64

@@ -10,10 +10,10 @@ from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
+import pandas  # noqa: F401  (fetch_openml would import it later, deaf to a Ctrl-C)
+from sklearn.datasets import fetch_openml, get_data_home
 
-from src import content, flags
-
-COLUMNS = 785  # 784 pixels and the label
+from src import data
 
 
 class _TooSlow(BaseException):
@@ -24,28 +24,26 @@ def _give_up(*_: object) -> None:
     raise _TooSlow
 
 
-def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.ndarray, np.ndarray]:
-    """Load a data set of 784 pixels and a label, all from 0 to 255, from OpenML or the cache.
+def fetch(
+    dataset: str, version: int, sha256: str | None, timeout: float
+) -> tuple[np.ndarray, np.ndarray]:
+    """Load a data set of bytes, pixels and a label, from OpenML or the cache.
 
     Args:
         dataset: name on OpenML.
         version: version on OpenML.
-        sha256: pinned digest of the content (see `content.sha256`), or "None".
+        sha256: pinned digest of the content (see `data.sha256`), or None.
         timeout: seconds without an answer after which a request is given up; scikit-learn
             asks again, up to seven times. Ten times as long for everything together.
 
     Returns:
-        images uint8 (N, 784) in C order, labels uint8 (N,).
+        images uint8 (N, D) in C order, labels uint8 (N,).
 
     Raises:
         OSError: OpenML cannot be reached, or does not send this data set.
-        content.WrongContentError: it sends, or the cache holds, other content than the pinned.
+        data.WrongContentError: it sends, or the cache holds, other content than the pinned.
         On failure, what was downloaded is removed from scikit-learn's cache.
     """
-    with flags.importing("fetch"):  # 2 s, and only this source needs them
-        import pandas  # noqa: F401  fetch_openml would import it later
-        from sklearn.datasets import fetch_openml, get_data_home
-
     cache = Path(get_data_home()) / "openml"
     started = time.time()
     timeout_before = socket.getdefaulttimeout()
@@ -64,23 +62,23 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
                 version=version,
                 as_frame=False,
                 parser="pandas",
-                # Without this map pandas 3.1 fails on labels written as bare integers
+                # Without a type pandas 3.1 fails on labels written as bare integers
                 # (scikit-learn issue 34892); with it, the parser is also fastest and smallest.
-                read_csv_kwargs={"dtype": {column: "uint8" for column in range(COLUMNS)}},
+                read_csv_kwargs={"dtype": "uint8"},
             )
         # pandas hands out Fortran order, which safetensors and sha256 would read askew.
         images, labels = np.ascontiguousarray(bunch.data), bunch.target
-        content.check(images, labels, sha256)
+        data.check(images, labels, sha256)
     except BaseException as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         downloaded = remove_since(started, cache)
-        if isinstance(error, content.WrongContentError) and not downloaded:
-            raise content.WrongContentError(
+        if isinstance(error, data.WrongContentError) and not downloaded:
+            raise data.WrongContentError(
                 f"{error}; it is a copy kept from before: to ask OpenML anew, remove {cache}"
             ) from error
         if isinstance(error, _TooSlow):
             raise OSError(f"no complete answer within {limit:g} s") from None
-        if isinstance(error, content.WrongContentError) or not isinstance(error, Exception):
+        if isinstance(error, data.WrongContentError) or not isinstance(error, Exception):
             raise
         # A broken answer surfaces as almost any exception of the parsers behind fetch_openml.
         reason = " ".join(str(error).split())[:400]

@@ -4,17 +4,41 @@ import base64
 import html
 import json
 import re
+from typing import Any
 
 import numpy as np
 
 
-def fill(template: str, **parts: str) -> str:
-    """Put each part in the place of its {{name}}.
-
-    Raises:
-        KeyError: the template names a part that is not given.
-    """
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
+def render(template: str, **given: Any) -> str:
+    """Fill the template; interim, until the page can show every model."""
+    weight, bias = given["tensors"].get("0.weight"), given["tensors"].get("0.bias")
+    metrics = given["metrics"]
+    log_probabilities, labels = given["log_probabilities"], given["labels"]
+    wrong = np.flatnonzero(log_probabilities.argmax(axis=1) != labels)
+    worst = wrong[np.argsort(-log_probabilities[wrong].max(axis=1), kind="stable")[:24]]
+    rows = np.concatenate([np.arange(min(100, len(labels))), worst])
+    arrays = {
+        "weight": weight,
+        "bias": bias,
+        "images": np.rint(given["images"][rows] * 255).astype(np.uint8),
+        "labels": labels[rows].astype(np.uint8),
+        "rows": rows.astype("<u4"),
+    }
+    parts = {
+        "accuracy": f"{metrics['accuracy']:.2%}",
+        "correct": f"{metrics['correct']:,}",
+        "total": f"{metrics['total']:,}",
+        "loss": f"{metrics['loss']:.4f}",
+        "macro_f1": f"{metrics['macro_f1']:.4f}",
+        "train_rows": f"{len(given['train_labels']):,}",
+        "recipe": facts(given["recipe"]),
+        "hashes": facts(given["hashes"]),
+        "mistakes_from": str(len(rows) - len(worst)),
+        "data": json.dumps(
+            {name: base64.b64encode(a.tobytes()).decode() for name, a in arrays.items()}
+        ),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts.get(place[1], ""), template)
 
 
 def facts(record: dict[str, object]) -> str:
@@ -23,25 +47,3 @@ def facts(record: dict[str, object]) -> str:
         f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}"
         for name, value in record.items()
     )
-
-
-def confusion(counts: np.ndarray, per_class: list[dict[str, float]]) -> str:
-    """Lay out int (10, 10) counts, actual by predicted, with each digit's F1, as rows.
-
-    A cell's shade, --share, is the root of its part of the row, so that rare mistakes show.
-    """
-    shares = np.sqrt(counts / np.maximum(counts.sum(axis=1, keepdims=True), 1))
-    lines = []
-    for actual, scores in enumerate(per_class):
-        lines.append(f"<tr><th scope=row>{actual}")
-        for predicted, count in enumerate(counts[actual]):
-            kind = "right" if predicted == actual else "wrong"
-            share = shares[actual, predicted]
-            lines.append(f'<td class={kind} style="--share:{share:.3f}">{count or ""}')
-        lines.append(f"<td>{scores['f1']:.3f}")
-    return "\n".join(lines)
-
-
-def data(**arrays: np.ndarray) -> str:
-    """Pack arrays for the JavaScript: JSON of base64, little-endian, in C order."""
-    return json.dumps({name: base64.b64encode(a.tobytes()).decode() for name, a in arrays.items()})

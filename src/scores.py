@@ -1,6 +1,37 @@
-"""Scores of a classifier, all from its confusion matrix."""
+"""Scores of a classifier."""
+
+from typing import NamedTuple
 
 import numpy as np
+import torch
+
+from src import grids
+from src.group import Alone
+
+
+class Score(NamedTuple):
+    """The mean cross-entropy over some rows, and the share of them that is right."""
+
+    loss: float
+    accuracy: float
+
+
+def average(losses: torch.Tensor, hits: torch.Tensor, group: Alone) -> Score:
+    """Average the losses, float64 (N,), and the hits, bool (N,), over the rows of all processes.
+
+    Losses are added up as whole numbers of steps: a sum of float64s would show its order.
+    """
+    steps = (losses / grids.LOSS_STEP).round().long().sum()
+    sums = torch.stack([steps, hits.sum()])
+    group.add_up(sums)
+    total, correct = sums.tolist()
+    return Score(total * grids.LOSS_STEP / len(losses), correct / len(losses))
+
+
+def score(log_probabilities: torch.Tensor, labels: torch.Tensor) -> Score:
+    """Score log-probabilities (N, classes) against labels int64 (N,)."""
+    losses = -log_probabilities.gather(1, labels[:, None])[:, 0]
+    return average(losses, log_probabilities.argmax(dim=1) == labels, Alone())
 
 
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -24,13 +55,13 @@ def per_class(confusion: np.ndarray) -> list[dict[str, float]]:
     F1 is 2 TP / (2 TP + FP + FN), which is the harmonic mean of precision and recall.
     """
     table = []
-    for digit in range(len(confusion)):
-        hits = int(confusion[digit, digit])
-        predicted = int(confusion[:, digit].sum())
-        support = int(confusion[digit].sum())
+    for label in range(len(confusion)):
+        hits = int(confusion[label, label])
+        predicted = int(confusion[:, label].sum())
+        support = int(confusion[label].sum())
         table.append(
             {
-                "digit": digit,
+                "label": label,
                 "precision": hits / predicted if predicted else 0.0,
                 "recall": hits / support if support else 0.0,
                 "f1": 2 * hits / (predicted + support) if predicted + support else 0.0,

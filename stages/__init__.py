@@ -1,0 +1,18 @@
+"""The stages of the pipeline, and what must hold before any of them imports anything."""
+
+import os
+import signal
+
+# Threads that wait for work by spinning would fight with other programs for the cores. OpenMP
+# reads this once, when torch is imported.
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+
+def _leave(*_: object) -> None:
+    os.write(2, b"interrupted\n")
+    os._exit(1)
+
+
+# The C code of NumPy and torch turns a Ctrl-C amid an import into an ImportError, or drops it.
+# There is nothing to clean up yet. From `command.run` on, Python's own handler is back.
+signal.signal(signal.SIGINT, _leave)

@@ -1,49 +1,42 @@
-"""Score the model on every test row and write its metrics, predictions and per-class scores."""
+"""Score the model on every test row; write its metrics, predictions and scores of each class."""
 
-import os
-import sys
+import torch
 
-from src import flags
+from src import command, data, device, files, models, parameters, scores, tensors
+from src.parameters import Evaluate
 
-PARAMETERS = {
-    "device": flags.DEVICE,
-    "threads": flags.integer(1, 1024),
-    "batch_size": flags.integer(1, 1_000_000),
-}
-PATHS = ("model", "test_data", "metrics", "confusion", "per_class")
+TEST_DATA = "data/prepared/test.safetensors"
+MODEL = "models/model.safetensors"
+RECIPE = "models/recipe.json"
+METRICS = "metrics/evaluate.json"
+PREDICTIONS = "data/predicted/test.safetensors"
+CONFUSION = "metrics/plots/confusion.csv"
+PER_CLASS = "metrics/plots/per_class.csv"
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser, arguments = flags.parse("evaluate", PARAMETERS, PATHS, argv)
-    # Imported only now, so that a bad parameter is refused at once.
-    with flags.importing("evaluate"):
-        import torch
-
-        from src import dataset, device, records, scores, softmax_regression
-
-    torch.set_num_threads(arguments.threads)
-    try:
-        chosen = device.choose(arguments.device)
-    except ValueError as error:
-        parser.error(f"argument --device: {error}")
-    images, labels = dataset.read(arguments.test_data)
-    parameters = softmax_regression.load(arguments.model).to(chosen, device.float_type(chosen))
-    log_probabilities = softmax_regression.log_probabilities(
-        parameters, images, arguments.batch_size
-    )
-    loss = softmax_regression.cross_entropy(log_probabilities, labels.to(chosen))
-    predicted = log_probabilities.argmax(dim=1).cpu()
+def main() -> None:
+    settings = parameters.read(Evaluate)
+    torch.set_num_threads(settings.threads)
+    chosen = device.choose("evaluate.device", settings.device)
+    model = models.load(MODEL, RECIPE, chosen)
+    images, labels = data.read(TEST_DATA)
+    log_probabilities = model.log_probabilities(images, settings.batch_size).cpu()
+    loss, _ = scores.score(log_probabilities, labels)
+    predicted = log_probabilities.argmax(dim=1)
     confusion = scores.confusion_matrix(
-        labels.numpy(), predicted.numpy(), softmax_regression.CLASSES
+        labels.numpy(), predicted.numpy(), log_probabilities.shape[1]
     )
     table = scores.per_class(confusion)
     summary = {"loss": loss, **scores.summary(confusion)}
 
     # A row for each image: DVC's confusion template does the counting.
     pairs = zip(labels.tolist(), predicted.tolist(), strict=True)
-    records.write_csv(arguments.confusion, ("actual", "predicted"), pairs)
-    records.write_csv(arguments.per_class, table[0], (row.values() for row in table))
-    records.write_json(arguments.metrics, summary)
+    files.write_csv(CONFUSION, ("actual", "predicted"), pairs)
+    files.write_csv(PER_CLASS, table[0], (row.values() for row in table))
+    tensors.write(
+        PREDICTIONS, {"log_probabilities": log_probabilities.numpy(), "confusion": confusion}
+    )
+    files.write_json(METRICS, summary)
     print(
         f"evaluate: loss {loss:.4f}, accuracy {summary['accuracy']:.2%}"
         f" ({summary['correct']:,} of {summary['total']:,})"
@@ -51,9 +44,4 @@ def main(argv: list[str] | None = None) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, KeyboardInterrupt) as error:
-        if "TRACEBACK" in os.environ:
-            raise
-        sys.exit(f"evaluate: {str(error) or 'interrupted'}")
+    command.run("evaluate", main)

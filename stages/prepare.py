@@ -1,50 +1,50 @@
 """Scale the pixels to [0, 1] and split the rows, in order, into train and test tensors."""
 
-import os
-import sys
+import math
 
-from src import flags
+import numpy as np
 
-PARAMETERS = {
-    "train_size": (int, lambda value: value >= 1, "an integer from 1 to the number of rows less 1"),
-    "pixel_max": flags.integer(1, 255),
-}
-PATHS = ("raw", "train_data", "test_data")
+from src import command, data, grids, parameters, tensors
+from src.parameters import Prepare, refusal
+
+RAW = "data/raw/dataset.npz"
+TRAIN_DATA = "data/prepared/train.safetensors"
+TEST_DATA = "data/prepared/test.safetensors"
 
 
-def main(argv: list[str] | None = None) -> None:
-    parser, arguments = flags.parse("prepare", PARAMETERS, PATHS, argv)
-    # Imported only now, so that a bad parameter is refused at once.
-    with flags.importing("prepare"):
-        import numpy as np
-
-        from src import raw, tensors
-
-    images, labels = raw.read(arguments.raw)
-    if arguments.train_size >= len(images):
-        parser.error(
-            f"argument --train_size: {arguments.train_size} leaves no row to test; "
-            f"allowed: 1 to {len(images) - 1}"
+def main() -> None:
+    settings = parameters.read(Prepare)
+    images, labels = data.read_raw(RAW)
+    if images.max() > settings.pixel_max:
+        raise refusal(
+            "prepare.pixel_max",
+            f"must be from the brightest pixel, {images.max()}, to 255",
+            settings.pixel_max,
         )
-    if images.max() > arguments.pixel_max:
-        parser.error(
-            f"argument --pixel_max: {arguments.pixel_max} is less than the brightest pixel; "
-            f"allowed: {images.max()} to 255"
-        )
-    train, test = slice(None, arguments.train_size), slice(arguments.train_size, None)
-    for path, rows in ((arguments.train_data, train), (arguments.test_data, test)):
+    if settings.transpose:
+        side = math.isqrt(images.shape[1])
+        if side**2 != images.shape[1]:
+            raise refusal("prepare.transpose", "only square images can be transposed", True)
+        images = images.reshape(-1, side, side).transpose(0, 2, 1).reshape(len(images), -1)
+    levels = grids.PIXELS.nearest(np.arange(256) / settings.pixel_max).astype(np.float32)
+    splits = {"train": (TRAIN_DATA, settings.train_rows), "test": (TEST_DATA, settings.test_rows)}
+    largest = labels[slice(*settings.train_rows)].max(initial=0)
+    for split, (path, rows) in splits.items():
+        if rows[1] > len(labels):
+            raise refusal(f"prepare.{split}_rows", f"the data have {len(labels):,} rows", rows)
+        picked = slice(*rows)
+        if labels[picked].max() > largest:
+            raise refusal(
+                "prepare.train_rows",
+                f"they lack the test rows' class {labels[picked].max()}",
+                settings.train_rows,
+            )
         tensors.write(
             path,
-            images=images[rows].astype(np.float32) / np.float32(arguments.pixel_max),
-            labels=labels[rows].astype(np.int64),
+            {"images": levels[images[picked]], "labels": labels[picked].astype(np.int64)},
         )
-        print(f"prepare: {path}: {len(labels[rows]):,} rows")
+        print(f"prepare: {path}: {len(labels[picked]):,} rows")
 
 
 if __name__ == "__main__":
-    try:
-        main()
-    except (OSError, KeyboardInterrupt) as error:
-        if "TRACEBACK" in os.environ:
-            raise
-        sys.exit(f"prepare: {str(error) or 'interrupted'}")
+    command.run("prepare", main)

@@ -1,23 +1,42 @@
-"""What the tests share: an environment that leaves nothing behind, and reproduced workspaces."""
+"""Fixtures, and the rule that says which tests are fast: those that use no slow fixture."""
 
 import os
-import re
-import shlex
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
-import yaml
 from filelock import FileLock
 
-from tests.stage_runner import openml_200, reproduced_200, small  # noqa: F401  (fixtures)
+from src import data
+from tests.support import clones, stages
+from tests.support.clones import Run
 
-REPOSITORY = Path(__file__).parent.parent
+# Processes, reproduced checkouts, servers, browsers: a test that uses one is not fast.
+SLOW_FIXTURES = {"run", "reproduced", "workspace", "openml", "browser"}
+FAST_LIMIT = 3.0  # seconds
 
-Run = Callable[..., subprocess.CompletedProcess]
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark every test as fast that uses no slow fixture."""
+    for item in items:
+        if not SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
+            item.add_marker("fast")
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item, call: pytest.CallInfo[None]) -> Iterator[None]:
+    """Let a fast test fail that takes more than FAST_LIMIT, when only fast ones run."""
+    outcome: Any = yield
+    report = outcome.get_result()
+    only_fast = item.config.option.markexpr == "fast"
+    if only_fast and call.when == "call" and report.passed and call.duration > FAST_LIMIT:
+        report.outcome = "failed"
+        report.longrepr = f"{call.duration:.1f} s is too long for a fast test: use less data"
 
 
 @pytest.fixture(scope="session")
@@ -53,15 +72,11 @@ def environment(shared_folder: Path) -> dict[str, str]:
 
 @pytest.fixture(scope="session")
 def run(environment: dict[str, str]) -> Run:
-    """Return a function that runs a command in a folder and checks that it succeeds.
-
-    `run(folder, "dvc", "repro", env={...}, check=False)`; text comes back in `stdout`, which
-    holds stderr too.
-    """
+    """Return a function that runs a command in a folder and checks that it succeeds."""
 
     def run(
         folder: Path, *command: str | Path, env: dict[str, str] | None = None, check: bool = True
-    ) -> subprocess.CompletedProcess:
+    ) -> subprocess.CompletedProcess[str]:
         result = subprocess.run(
             command,
             cwd=folder,
@@ -80,34 +95,6 @@ def run(environment: dict[str, str]) -> Run:
     return run
 
 
-def stages_run(printed: str) -> list[str]:
-    """Return the stages that `dvc repro` ran, or took from its cache of runs, in their order."""
-    return re.findall(r"(?:Running s|S)tage '(\w+)'(?=:| is cached)", printed)
-
-
-def copy_of_project(folder: Path, run: Run) -> Path:
-    """Commit the files under test, as they are now, to a new Git repository in `folder`."""
-    listed = subprocess.check_output(
-        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
-        cwd=REPOSITORY,
-        text=True,
-    )
-    for name in listed.rstrip("\0").split("\0"):
-        if (REPOSITORY / name).exists():
-            (folder / name).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(REPOSITORY / name, folder / name)
-    run(folder, "git", "init", "--quiet", "--initial-branch=main")
-    run(folder, "git", "add", "--all")
-    run(folder, "git", "commit", "--quiet", "--message=the files under test")
-    return folder
-
-
-def command_of(folder: Path, stage: str) -> list[str]:
-    """Return the command that `dvc.lock` holds for a stage."""
-    lock = yaml.safe_load((folder / "dvc.lock").read_text())
-    return shlex.split(lock["stages"][stage]["cmd"])
-
-
 @pytest.fixture(scope="session")
 def reproduced(shared_folder: Path, run: Run) -> Path:
     """Return a clone in which `dvc repro` ran from nothing; for reading only.
@@ -119,20 +106,41 @@ def reproduced(shared_folder: Path, run: Run) -> Path:
     with FileLock(shared_folder / "reproduced.lock"):
         if not log.exists():
             shutil.rmtree(folder, ignore_errors=True)
-            copy_of_project(folder, run)
+            clones.copy_of_project(folder, run)
             log.write_text(run(folder, "dvc", "repro").stdout, encoding="utf-8")
     return folder
 
 
 @pytest.fixture
 def workspace(reproduced: Path, tmp_path: Path, run: Run) -> Path:
-    """Return a clone of the reproduced workspace, up to date, for a test to change.
+    """Return a clone of the reproduced checkout, up to date, for a test to change."""
+    return clones.clone(tmp_path / "workspace", reproduced, run)
 
-    It reads the reproduced one's DVC cache by links, and adds to it.
-    """
-    folder = tmp_path / "workspace"
-    run(tmp_path, "git", "clone", "--quiet", reproduced, folder)
-    run(folder, "dvc", "cache", "dir", "--local", reproduced / ".dvc" / "cache")
-    run(folder, "dvc", "config", "--local", "cache.type", "hardlink")
-    run(folder, "dvc", "checkout", "--quiet")
+
+@pytest.fixture(scope="session")
+def small_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a folder with every stage's outputs for 200 rows, 8 x 8 pixels, 4 classes."""
+    folder = tmp_path_factory.mktemp("small")
+    (folder / "src").mkdir()
+    shutil.copy2(clones.REPOSITORY / "src" / "page.html", folder / "src")
+    generator = np.random.default_rng(0)
+    labels = (np.arange(200) % 4).astype(np.uint8)
+    images = generator.integers(0, 120, (200, 8, 8), np.uint8)
+    for label in range(4):
+        down, right = 4 * (label // 2), 4 * (label % 2)
+        images[labels == label, down : down + 4, right : right + 4] += np.uint8(100)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        data.write_raw("data/raw/dataset.npz", images.reshape(200, 64), labels)
+        stages.small_parameters()
+        for stage in stages.STAGES[1:]:
+            stages.run_stage(stage).expect(0)
+    return folder
+
+
+@pytest.fixture
+def small(small_outputs: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to a copy of that folder; `stages.run_stage` runs a stage there."""
+    folder = shutil.copytree(small_outputs, tmp_path / "small")
+    monkeypatch.chdir(folder)
     return folder

@@ -1,0 +1,114 @@
+"""Labelled images, as they were fetched and as they are trained on.
+
+Their number, size and classes are the data's own: D pixels an image, and one class more than the
+largest label.
+"""
+
+import hashlib
+from typing import Any
+
+import numpy as np
+
+from src import files, grids, tensors
+
+
+class WrongContentError(OSError):
+    """A source answered, but with something other than the pinned data set."""
+
+
+def sha256(images: np.ndarray, labels: np.ndarray) -> str:
+    """Digest of the decoded content: the images' bytes in C order, then the labels' bytes.
+
+    Args:
+        images: uint8 (N, D).
+        labels: uint8 (N,).
+
+    Returns:
+        64 hexadecimal digits.
+    """
+    digest = hashlib.sha256(np.ascontiguousarray(images).data)
+    digest.update(np.ascontiguousarray(labels).data)
+    return digest.hexdigest()
+
+
+def check(images: np.ndarray, labels: np.ndarray, pinned: str | None = None) -> None:
+    """Hold fetched data to their form, and to the pinned digest if there is one.
+
+    Raises:
+        WrongContentError: another digest; names both.
+        ValueError: they are not images uint8 (N, D) and labels uint8 (N,) from 0 on.
+    """
+    if pinned and (found := sha256(images, labels)) != pinned:
+        raise WrongContentError(
+            f"the content is not the pinned one: its sha256 is {found}, pinned is {pinned}"
+        )
+    form = [images.dtype, images.ndim, labels.dtype, labels.shape]
+    if form != [np.uint8, 2, np.uint8, images.shape[:1]] or not images.size:
+        raise ValueError(
+            "expected images uint8 (N, D) and labels uint8 (N,), "
+            f"found {images.dtype} {images.shape} and {labels.dtype} {labels.shape}"
+        )
+    if labels.min():
+        raise ValueError(f"expected labels from 0 on, found {labels.min()} to {labels.max()}")
+
+
+def write_raw(path: str, images: np.ndarray, labels: np.ndarray) -> None:
+    """Write a fetched data set; the same content gives the same bytes."""
+    with files.replacing(path) as part, part.open("wb") as file:
+        np.savez(file, images=images, labels=labels)
+
+
+def read_raw(path: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read what `write_raw` wrote: images uint8 (N, D), labels uint8 (N,).
+
+    Raises:
+        OSError: the file is missing, may not be read, is damaged or of another form.
+    """
+    with files.reading(path), np.load(path, allow_pickle=False) as archive:
+        # NumPy's own reading checks a CRC-32 only where it comes to the end of a member,
+        # which it does not if a flipped bit made the header longer.
+        if damaged := archive.zip.testzip():
+            raise ValueError(f"the CRC-32 of {damaged} differs")
+        images, labels = archive["images"], archive["labels"]
+        check(images, labels)
+        return images, labels
+
+
+def read(path: str, framework: str = "pt", verify: bool = True) -> tuple[Any, Any]:
+    """Read the data that prepare wrote; as torch tensors they are mapped, and nothing is copied.
+
+    Args:
+        path: the file.
+        framework: "pt" for torch tensors, "np" for NumPy arrays.
+        verify: read it once and check its checksum and its values.
+
+    Returns:
+        images float32 (N, D), on the grid of pixels from 0 to 1; labels int64 (N,) from 0 on.
+
+    Raises:
+        OSError: the file is missing, may not be read, is damaged or of another form.
+    """
+    found = tensors.read(path, framework, verify)
+    with files.reading(path):
+        images, labels = found["images"], found["labels"]
+        form = [str(part.dtype).removeprefix("torch.") for part in (images, labels)]
+        if form != ["float32", "int64"] or images.shape != (len(labels), images.shape[-1]):
+            raise ValueError(f"found {form[0]} {images.shape} and {form[1]} {labels.shape}")
+        if verify:
+            check_pixels(np.asarray(images))
+            if labels.min() < 0:
+                raise ValueError(f"found a label of {labels.min()}")
+    return images, labels
+
+
+def check_pixels(images: np.ndarray) -> None:
+    """Check that float32 (N, D) images are on the grid of pixels, as exact sums want them.
+
+    Raises:
+        ValueError: they are not.
+    """
+    for piece in np.array_split(images, 1 + len(images) // 1000):
+        steps = piece * np.float32(1 / grids.PIXELS.step)
+        is_whole = np.array_equal(np.rint(steps), steps)  # false for NaN
+        if not is_whole or steps.min() < 0 or steps.max() > grids.PIXELS.steps:
+            raise ValueError("pixels must be multiples of 2^-16 from 0 to 1")

@@ -1,0 +1,76 @@
+"""The grids that keep every sum exact: which numbers may enter a product, and how many.
+
+A float64 holds every whole number up to 2^53. Where both factors of a product are whole numbers of
+steps of a power of two, so is the product; and while no partial sum can exceed 2^53 steps, no
+addition rounds, in whatever order. docs/bits.md has the proof.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:  # prepare needs the grid of pixels, and starts without torch
+    import torch
+
+SIGNIFICAND = 2**53  # whole numbers up to this one are float64s
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The multiples of `step`, a power of two, from -largest to largest."""
+
+    step: float
+    largest: float
+
+    @property
+    def steps(self) -> int:
+        """How many steps the largest value has."""
+        return int(self.largest / self.step)
+
+    def nearest(self, values: np.ndarray) -> np.ndarray:
+        """Return the nearest multiples of the step, ties to even."""
+        return np.rint(values / self.step) * self.step
+
+    def round_(self, values: torch.Tensor) -> torch.Tensor:
+        """Round float64 values in place to the nearest multiple, ties to even.
+
+        Adding c = 1.5 * 2^52 * step pushes all that is below a step out of the significand. Values
+        must be below 2^51 steps in size.
+        """
+        c = 1.5 * 2**52 * self.step
+        return values.add_(c).sub_(c)
+
+    def snap_(self, values: torch.Tensor) -> torch.Tensor:
+        """Bring float64 values in place to the nearest element of the grid."""
+        return self.round_(values.clamp_(-self.largest, self.largest))
+
+
+PIXELS = Grid(2.0**-16, 1)
+ACTIVATIONS = Grid(2.0**-14, 2.0**6)
+WEIGHTS = Grid(2.0**-18, 2.0**4)
+ERRORS = Grid(2.0**-16, 2.0)  # derivatives of the summed loss with respect to a layer's outputs
+LOSS_STEP = 2.0**-24  # losses are added up as whole numbers of these
+
+
+def check_sum(what: str, *products: tuple[int, Grid, Grid]) -> None:
+    """Check that a sum of products is exact in whatever order it is added up.
+
+    Args:
+        what: the sum, in words.
+        products: how many products there are, and the grids of their two factors.
+
+    Raises:
+        ValueError: a partial sum may need more than 53 bits.
+    """
+    unit = min(left.step * right.step for _, left, right in products)
+    largest = sum(
+        count * left.steps * right.steps * int(left.step * right.step / unit)
+        for count, left, right in products
+    )
+    if largest > SIGNIFICAND:
+        raise ValueError(
+            f"{what} would not be exact: it may reach {largest / SIGNIFICAND:.4g} times 2^53 steps"
+        )

@@ -1,0 +1,123 @@
+"""The processes that train together: one alone, or several that torchrun started.
+
+Each computes the gradient of its share of a batch; one all_reduce a step adds them up. Every sum is
+exact, so the parameters are the same bits for any number of processes.
+"""
+
+import atexit
+import os
+from collections.abc import Callable
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.rendezvous import rendezvous
+
+# How long a process waits for the others when it joins them and in each all_reduce. Meanwhile
+# the first one may be checking the data or scoring the test rows.
+TIMEOUT = timedelta(minutes=2)
+
+
+class Alone:
+    """One process, which has all rows.
+
+    Attributes:
+        rank: this process's number, from 0; the first one scores, prints and writes.
+        local_rank: its number on this machine.
+        size: how many processes there are.
+    """
+
+    rank = local_rank = 0
+    size = 1
+
+    def agree(self, **settings: object) -> None:
+        """Check that all processes were given the same.
+
+        Raises:
+            OSError: names the first that differs, or says that a process is gone.
+        """
+
+    def share(self, batch: slice) -> slice:
+        """Return the rows of a batch that are this process's: maybe none, never another's."""
+        rows = batch.stop - batch.start
+        return slice(
+            batch.start + rows * self.rank // self.size,
+            batch.start + rows * (self.rank + 1) // self.size,
+        )
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        """Replace a tensor by its sum over the processes.
+
+        Raises:
+            OSError: another process, or the agent that started this one, is gone.
+        """
+
+
+class Processes(Alone):
+    """Several processes, as the environment variables that torchrun sets say."""
+
+    def __init__(self, device: torch.device) -> None:
+        """Join the others.
+
+        Raises:
+            OSError: they are not there within TIMEOUT.
+        """
+        self.agent = os.getppid()
+        cuda = device.type == "cuda"
+        try:
+            store, self.rank, self.size = next(rendezvous("env://", timeout=TIMEOUT))
+            # The agent's store keeps the addresses of processes that died, and would hand them
+            # out after a restart (PyTorch issue 135712). Agents of several machines count
+            # restarts differently; docs/scale.md has the remedy for them.
+            if os.environ.get("GROUP_WORLD_SIZE") == "1":
+                restart = os.environ["TORCHELASTIC_RESTART_COUNT"]
+                store = dist.PrefixStore(restart, store)  # type: ignore[attr-defined]
+            dist.init_process_group(
+                "nccl" if cuda else "gloo",
+                store=store,
+                rank=self.rank,
+                world_size=self.size,
+                timeout=TIMEOUT,
+                device_id=device if cuda else None,
+            )
+        except (RuntimeError, ValueError) as error:
+            raise OSError(
+                f"the other processes were not reached: {str(error).partition(chr(10))[0]}"
+            ) from error
+        atexit.register(dist.destroy_process_group)  # else gloo's threads abort the exit
+        self.local_rank = int(os.environ.get("LOCAL_RANK", 0))
+
+    def agree(self, **settings: object) -> None:
+        everyone: list[dict[str, object]] = [settings] * self.size
+        self.together(dist.all_gather_object, everyone, settings)
+        for rank, theirs in enumerate(everyone):
+            for name, value in settings.items():
+                if theirs[name] != value:
+                    raise OSError(
+                        f"all processes need the same {name}: it is {value!r} in process "
+                        f"{self.rank} and {theirs[name]!r} in process {rank}"
+                    )
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        self.together(dist.all_reduce, tensor)
+
+    def together(self, collective: Callable[..., object], *arguments: object) -> None:
+        """Call what all processes call, or raise OSError if they do not."""
+        if os.getppid() != self.agent:  # a process without its agent would be left behind
+            raise OSError("the agent that started this process is gone; no model was written")
+        try:
+            collective(*arguments)
+        except RuntimeError as error:
+            raise OSError(
+                f"another process is gone, or silent for {TIMEOUT.seconds} s; no model was written"
+            ) from error
+
+
+def is_under_torchrun() -> bool:
+    """Say whether torchrun, or whatever sets its variables, started this process."""
+    return os.environ.keys() >= {"RANK", "WORLD_SIZE"}
+
+
+def join(device: torch.device) -> Alone:
+    """Return the group that this process is in; raises as Processes."""
+    return Processes(device) if is_under_torchrun() else Alone()

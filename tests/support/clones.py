@@ -1,0 +1,41 @@
+"""Real checkouts with the real `dvc`: a reproduced one to read, and clones of it to change."""
+
+import re
+import shutil
+import subprocess
+from collections.abc import Callable
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[2]
+
+# run(folder, *command, env={...}, check=False): stderr comes back in stdout.
+Run = Callable[..., subprocess.CompletedProcess[str]]
+
+
+def stages_run(printed: str) -> list[str]:
+    """Return the stages that `dvc repro` ran, or took from its cache of runs, in their order."""
+    return re.findall(r"(?:Running s|S)tage '(\w+)'(?=:| is cached)", printed)
+
+
+def copy_of_project(folder: Path, run: Run) -> Path:
+    """Commit the files under test, as they are now, to a new Git repository in `folder`."""
+    listed = run(
+        REPOSITORY, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"
+    ).stdout
+    for name in listed.rstrip("\0").split("\0"):
+        if (REPOSITORY / name).exists():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, folder / name)
+    run(folder, "git", "init", "--quiet", "--initial-branch=main")
+    run(folder, "git", "add", "--all")
+    run(folder, "git", "commit", "--quiet", "--message=the files under test")
+    return folder
+
+
+def clone(folder: Path, source: Path, run: Run) -> Path:
+    """Clone a reproduced checkout, up to date; it reads that one's DVC cache and adds to it."""
+    run(folder.parent, "git", "clone", "--quiet", source, folder)
+    run(folder, "dvc", "cache", "dir", "--local", source / ".dvc" / "cache")
+    run(folder, "dvc", "config", "--local", "cache.type", "hardlink")
+    run(folder, "dvc", "checkout", "--quiet")
+    return folder

@@ -1,0 +1,66 @@
+"""Runs a stage's own main in this process and the present folder: no second start of Python."""
+
+import contextlib
+import dataclasses
+import importlib
+import io
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from src import command
+from tests.support.clones import REPOSITORY
+
+STAGES = ("fetch", "prepare", "train", "evaluate", "report")
+
+
+@dataclasses.dataclass
+class Outcome:
+    """How a stage ended."""
+
+    status: int
+    output: str
+    errors: str
+
+    def expect(self, status: int, *parts: str) -> "Outcome":
+        """Check the status, and for an error of two lines at most; the parts are in the output.
+
+        Lines in which fetch says why it goes on to the next source do not count.
+        """
+        trying = ("fetch: openml: ", "fetch: pypi: ")
+        lines = [line for line in self.errors.splitlines() if not line.startswith(trying)]
+        printed = self.output + self.errors
+        assert self.status == status, printed
+        assert all(part in printed for part in parts), (parts, printed)
+        assert "Traceback" not in printed, printed
+        assert len(lines) <= 2, printed
+        return self
+
+
+def parameters(**changes: Any) -> None:
+    """Write the project's params.yaml to the present folder, changed: `**{"train.epochs": 1}`."""
+    values = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    for key, value in changes.items():
+        section, name = key.split(".")
+        values[section][name] = value
+    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+
+
+def small_parameters(**changes: Any) -> None:
+    """Write the parameters of `small`, changed."""
+    rows = {"prepare.train_rows": [0, 150], "prepare.test_rows": [150, 200]}
+    parameters(**rows | {"train.batch_size": 20, "train.epochs": 2} | changes)
+
+
+def run_stage(stage: str) -> Outcome:
+    """Run a stage as `python -m stages.STAGE` does, in the present folder."""
+    output, errors = io.StringIO(), io.StringIO()
+    main = importlib.import_module(f"stages.{stage}").main
+    with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
+        try:
+            command.run(stage, main)
+        except SystemExit as end:
+            status = end.code or 0
+    assert isinstance(status, int)
+    return Outcome(status, output.getvalue(), errors.getvalue())
