@@ -6,6 +6,7 @@ compute each in their own way: exp, log, softmax, and multiplications fused with
 """
 
 import functools
+import math
 from decimal import Decimal
 
 import torch
@@ -67,9 +68,9 @@ def log(values: torch.Tensor) -> torch.Tensor:
     in its last bit; additions, multiplications and divisions may not.
     """
     mantissas, exponents = torch.frexp(values)
-    is_low = mantissas < 0.5**0.5
+    is_low = mantissas < math.sqrt(0.5)
     mantissas = torch.where(is_low, mantissas * 2, mantissas)
-    exponents = torch.where(is_low, exponents - 1, exponents)
+    exponents = torch.where(is_low, exponents - 1, exponents).double()
     s = (mantissas - 1) / (mantissas + 1)
     squares = s * s
     series = torch.zeros_like(s)

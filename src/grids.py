@@ -7,6 +7,7 @@ addition rounds, in whatever order. docs/bits.md has the proof.
 
 from __future__ import annotations
 
+import operator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -60,17 +61,20 @@ def check_sum(what: str, *products: tuple[int, Grid, Grid]) -> None:
 
     Args:
         what: the sum, in words.
-        products: how many products there are, and the grids of their two factors.
+        products: how many products there are, and the grids of their two factors; the error
+            counts the first kind.
 
     Raises:
         ValueError: a partial sum may need more than 53 bits.
     """
     unit = min(left.step * right.step for _, left, right in products)
-    largest = sum(
-        count * left.steps * right.steps * int(left.step * right.step / unit)
-        for count, left, right in products
-    )
-    if largest > SIGNIFICAND:
+    largest = [
+        left.steps * right.steps * int(left.step * right.step / unit) for _, left, right in products
+    ]
+    counts = [count for count, *_ in products]
+    if sum(map(operator.mul, counts, largest)) > SIGNIFICAND:
+        others = sum(map(operator.mul, counts[1:], largest[1:]))
         raise ValueError(
-            f"{what} would not be exact: it may reach {largest / SIGNIFICAND:.4g} times 2^53 steps"
+            f"{what} would not be exact: {counts[0]:,} products, "
+            f"and at most {(SIGNIFICAND - others) // largest[0]:,} are allowed"
         )

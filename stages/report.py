@@ -31,7 +31,8 @@ def main() -> None:
     log_probabilities = predictions["log_probabilities"]
     model = tensors.read(MODEL)
     figures.write(SAMPLES, figures.samples(train_images, train_labels))
-    figures.write(WEIGHTS, figures.weights(next(iter(model.values()))))
+    first = next(tensor for name, tensor in model.items() if name.endswith("weight"))
+    figures.write(WEIGHTS, figures.weights(first))
     figures.write(MISTAKES, figures.mistakes(images, labels, log_probabilities))
     figures.write(RELIABILITY, figures.reliability(labels, log_probabilities))
     filled = page.render(

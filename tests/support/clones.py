@@ -35,7 +35,13 @@ def copy_of_project(folder: Path, run: Run) -> Path:
 def clone(folder: Path, source: Path, run: Run) -> Path:
     """Clone a reproduced checkout, up to date; it reads that one's DVC cache and adds to it."""
     run(folder.parent, "git", "clone", "--quiet", source, folder)
-    run(folder, "dvc", "cache", "dir", "--local", source / ".dvc" / "cache")
-    run(folder, "dvc", "config", "--local", "cache.type", "hardlink")
+    # What the reproduction changed is committed here: one test tells of it, the others go on.
+    if changed := run(source, "git", "diff", "--name-only").stdout.split():
+        for name in changed:
+            shutil.copy2(source / name, folder / name)
+        run(folder, "git", "commit", "--quiet", "--all", "--message=the results of these files")
+    (folder / ".dvc" / "config.local").write_text(
+        f"[cache]\n    dir = {source / '.dvc' / 'cache'}\n    type = hardlink\n", encoding="utf-8"
+    )
     run(folder, "dvc", "checkout", "--quiet")
     return folder

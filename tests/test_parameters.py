@@ -1,0 +1,173 @@
+"""params.yaml: what each key may be, and what is said of one that is not."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pydantic
+import pytest
+import yaml
+
+from src import parameters
+from src.command import UsageError
+from tests.support import stages
+from tests.support.clones import REPOSITORY
+
+TEXT = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
+COMMITTED = yaml.safe_load(TEXT)
+SECTIONS = {section.__name__.lower(): section for section in parameters.Section.__subclasses__()}
+KEYS = [f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields]
+
+INTEGER = ["abc", "null", "''", "1.5", "1.0", ".nan", ".inf", "true", "[1, 2]", "{a: 1}", "-1"]
+INTEGER += ["1e400", "1" + 30 * "0"]
+NUMBER = ["abc", "null", "''", ".nan", "nan", ".inf", "-.inf", "-1e-5", "true", "[0.1]", "1e400"]
+SWITCH = ["'yes'", "True ish", "null", "1", "0", "[true]", "''"]
+ROWS = ["[0, 0]", "[5, 3]", "[-5, 3]", "[0]", "[0, 1, 2]", "[0, 1.0]", "[0, a]", "[0, true]"]
+ROWS += ["null", "5", "'0, 5'", "{0: 5}"]
+DEVICE = ["gpu", "CUDA", "cuda:x", "'cuda:'", "null", "true", "'cpu; touch x'", "[cpu]", "0"]
+BAD = {
+    "fetch.dataset": ["''", "a/b", "'../x'", "'mnist 784'", "[a, b]", "'x; touch y'", "5", "null"],
+    "fetch.version": [*INTEGER, "0", "1000", "active"],
+    "fetch.sha256": ["abc", "''", "true", "0", "[a]", f"'{'A' * 64}'", f"'{'0' * 63}'"],
+    "fetch.sources": ["openml", "[]", "[openml, kaggle]", "[null]", "null", "true", "''"],
+    "fetch.timeout": [*NUMBER, "0", "3601"],
+    "prepare.train_rows": ROWS,
+    "prepare.test_rows": ROWS,
+    "prepare.pixel_max": [*INTEGER, "0", "256"],
+    "prepare.transpose": SWITCH,
+    "train.device": DEVICE,
+    "train.threads": [*INTEGER, "0", "1025"],
+    "train.model": ["5", "null", "true", "[mlp]", "{mlp: 1}"],
+    "train.seed": [*INTEGER, "9223372036854775808"],
+    "train.init": ["xavier", "null", "''", "true", "[zeros]", "Uniform"],
+    "train.epochs": [*INTEGER, "0", "10001"],
+    "train.batch_size": [*INTEGER, "0", "1000000001"],
+    "train.learning_rate": [*NUMBER, "0"],
+    "train.momentum": [*NUMBER, "1"],
+    "train.decay": ["cosine", "null", "true", "[none]"],
+    "train.shuffle": SWITCH,
+    "train.shift": [*INTEGER, "1001"],
+    "train.drop_last": SWITCH,
+    "evaluate.device": DEVICE,
+    "evaluate.threads": [*INTEGER, "0", "1025"],
+    "evaluate.batch_size": [*INTEGER, "0", "1000000001"],
+}
+
+
+def read(section: str, **changes: Any) -> Any:
+    """Read a section of params.yaml with some keys changed, where ... removes one."""
+    values = COMMITTED[section] | changes
+    kept = {key: value for key, value in values.items() if value is not ...}
+    Path("params.yaml").write_text(yaml.safe_dump({section: kept}), encoding="utf-8")
+    return parameters.read(SECTIONS[section])
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_params_yaml_has_the_keys_of_the_schema_and_so_has_this_test() -> None:
+    sections = {key: value for key, value in COMMITTED.items() if key in SECTIONS}
+    assert {f"{name}.{key}" for name, section in sections.items() for key in section} == set(KEYS)
+    assert set(BAD) == set(KEYS)
+    for name, values in sections.items():
+        assert read(name).model_dump() == values
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_the_comment_above_a_key_says_what_is_allowed_in_the_errors_words(name: str) -> None:
+    section, key = name.split(".")
+    block = re.search(rf"^{section}:\n(?:.*\n)*?((?:  #.*\n)+)  {key}:", TEXT, re.MULTILINE)
+    assert block
+    comment = " ".join(block[1].replace("  # ", "").split())
+    assert str(SECTIONS[section].model_fields[key].description) in comment
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_value_that_is_not_allowed_is_named_with_what_is(name: str) -> None:
+    section, key = name.split(".")
+    allowed = re.escape(f"must be {SECTIONS[section].model_fields[key].description} (given: ")
+    for text in BAD[name]:
+        with pytest.raises(UsageError) as refused:
+            read(section, **{key: yaml.safe_load(text)})
+        assert re.fullmatch(rf"{re.escape(name)}(\.\d)?: {allowed}.*\)", str(refused.value)), text
+
+
+@pytest.mark.parametrize("name", KEYS)
+def test_a_missing_key_and_an_unknown_one_are_named(name: str) -> None:
+    section, key = name.split(".")
+    with pytest.raises(UsageError) as refused:
+        read(section, **{key: ..., f"{key}x": 1})
+    missing, unknown = str(refused.value).splitlines()
+    assert missing.startswith(f"{name}: missing; must be ")
+    assert unknown.startswith(f"{name}x: no such parameter; there are ")
+    assert key in re.findall(r"\w+", unknown.split("there are ")[1])
+
+
+def test_all_faults_are_told_at_once_and_end_the_stage_with_status_2() -> None:
+    changes = {"pixel_max": 0, "test_rows": [1], "transpose": "x", "a": 1}
+    stages.parameters(**{f"prepare.{key}": value for key, value in changes.items()})
+    outcome = stages.run_stage("prepare")
+    assert outcome.status == 2
+    assert outcome.errors.splitlines() == [
+        "prepare: prepare.test_rows: must be [first, end] with 0 <= first < end (given: [1])",
+        "prepare: prepare.pixel_max: must be an integer from 1 to 255 (given: 0)",
+        "prepare: prepare.transpose: must be true or false (given: 'x')",
+        "prepare: prepare.a: no such parameter; there are "
+        "train_rows, test_rows, pixel_max, transpose (given: 1)",
+    ]
+
+
+def test_what_yaml_leaves_in_doubt_is_read_as_dvc_shows_it() -> None:
+    for text in ("1e-2", "0.01", "1.0E-2", ".01", "1e-02"):
+        assert read("train", learning_rate=yaml.safe_load(text)).learning_rate == 0.01
+    assert read("train", learning_rate=yaml.safe_load("1")).learning_rate == 1
+    for text in ("yes", "on", "True"):
+        assert read("train", shuffle=yaml.safe_load(text)).shuffle is True
+    assert read("fetch", sha256=yaml.safe_load("~")).sha256 is None
+
+
+def test_rows_may_touch_but_not_overlap() -> None:
+    for rows in ([0, 50], [50, 99], [150, 151]):
+        read("prepare", train_rows=[100, 150], test_rows=rows)
+    for rows in ([0, 101], [149, 200], [100, 150], [0, 200], [120, 130]):
+        with pytest.raises(UsageError, match=r"^prepare: train_rows and .* not overlap$"):
+            read("prepare", train_rows=[100, 150], test_rows=rows)
+
+
+def test_settings_cannot_be_changed_after_they_were_read() -> None:
+    with pytest.raises(pydantic.ValidationError, match="frozen"):
+        read("train").epochs = 1
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("train: [", "is not YAML: while parsing"),
+        ("train: {epochs: 2020-13-45}", "is not YAML: month must be"),
+        ("train: !!python/object/apply:os.system ['touch executed']", "is not YAML: could not"),
+        ("[" * 500, "is not YAML: maximum recursion"),
+        ("train: \xff", "is not YAML: 'utf-8' codec"),
+        ("", "has no section 'train'"),
+        ("train: 5", "has no section 'train'"),
+        ("trian: {}", "has no section 'train'"),
+    ],
+)
+def test_a_file_that_is_no_params_yaml_is_refused_in_a_line(
+    text: str, reason: str, tmp_path: Path
+) -> None:
+    Path("params.yaml").write_bytes(text.encode("latin-1"))
+    with pytest.raises(UsageError, match=rf"^params\.yaml {reason}"):
+        parameters.read(parameters.Train)
+    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+
+
+def test_a_missing_file_is_an_error_of_the_system() -> None:
+    stages.run_stage("prepare").expect(1, "prepare: params.yaml cannot be read: No such file")
+
+
+def test_the_learning_rate_stays_or_falls_in_equal_steps_towards_0() -> None:
+    assert [read("train", decay="none").rate(step, 4) for step in range(4)] == [0.5] * 4
+    linear = read("train", decay="linear")
+    assert [linear.rate(step, 4) for step in range(4)] == [0.5, 0.375, 0.25, 0.125]

@@ -1,0 +1,198 @@
+"""Training through the real stage, against a plain float64 loop of torch with autograd."""
+
+import csv
+import re
+import threading
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from src import data, files, models, tensors, training
+from src.group import Alone
+from src.layers import Linear, Relu
+from src.parameters import Train
+from tests.support import integers, plain, stages
+
+TRAIN_DATA, TEST_DATA = "data/prepared/train.safetensors", "data/prepared/test.safetensors"
+OUTPUTS = ["metrics/plots/learning_curve.csv", "models/model.safetensors"]
+OUTPUTS += ["models/recipe.json", "models/start.safetensors"]
+CPU = torch.device("cpu")
+
+
+def curve() -> tuple[np.ndarray, list[str]]:
+    """Return train loss and accuracy, test loss and accuracy of each epoch, and the hashes."""
+    with open("metrics/plots/learning_curve.csv", encoding="utf-8") as file:
+        rows = list(csv.DictReader(file))
+    numbers = [[float(row["loss"]), float(row["accuracy"])] for row in rows]
+    assert [row["split"] for row in rows] == ["train", "test"] * (len(rows) // 2)
+    assert [row["sha256"] for row in rows[::2]] == [row["sha256"] for row in rows[1::2]]
+    return np.reshape(numbers, (-1, 4)), [row["sha256"] for row in rows[::2]]
+
+
+def train(**changes: Any) -> stages.Outcome:
+    stages.small_parameters(**{f"train.{name}": value for name, value in changes.items()})
+    return stages.run_stage("train")
+
+
+def plain_curve(**changes: Any) -> np.ndarray:
+    """Return what the plain loop gives from the start and the recipe that the stage wrote."""
+    recipe = files.read_json("models/recipe.json") | changes
+    model = plain.sequential(recipe, tensors.read("models/start.safetensors"))
+    return np.array(list(plain.train(model, recipe, data.read(TRAIN_DATA), data.read(TEST_DATA))))
+
+
+@pytest.mark.parametrize("model", ["softmax_regression", "mlp"])
+@pytest.mark.parametrize(
+    ("setting", "off"),
+    [
+        ({}, {"learning_rate": 0.1}),
+        ({"momentum": 0.9}, {"momentum": 0}),
+        ({"decay": "linear"}, {"decay": "none"}),
+        ({"shuffle": True}, {"shuffle": False}),
+        ({"shift": 1}, {"shift": 0}),
+        ({"drop_last": True}, {"drop_last": False}),
+        ({"batch_size": 40}, {"batch_size": 50}),
+    ],
+    ids=["plain", "momentum", "decay", "shuffle", "shift", "drop_last", "batch_size"],
+)
+@pytest.mark.usefixtures("small")
+def test_the_learning_curve_is_a_plain_loops_and_each_setting_shows_in_it(
+    model: str, setting: dict[str, Any], off: dict[str, Any]
+) -> None:
+    rate = 0.02 if "momentum" in setting else 0.2
+    train(**{"model": model, "learning_rate": rate, "epochs": 3} | setting).expect(0)
+    found, _ = curve()
+    np.testing.assert_allclose(found, plain_curve(), rtol=0, atol=1e-3)
+    assert np.abs(found - plain_curve(**off)).max() > 3e-3
+
+
+@pytest.mark.usefixtures("small")
+def test_whole_numbers_in_numpy_end_in_the_bits_that_torch_prints() -> None:
+    """The small version of the test on the real rows, with momentum and an uneven last batch."""
+    printed = train(model="softmax_regression", epochs=1, momentum=0.5, seed=3).expect(0).output
+    images, labels = data.read(TRAIN_DATA, "np")
+    batches = [slice(at, at + 20) for at in range(0, len(labels), 20)]
+    digest = integers.train(integers.start(3, 4, 64), images, labels, batches, 0.5, 0.5)
+    assert curve()[1] == [digest[:8]]
+    assert re.findall(r"  ([0-9a-f]{8})$", printed, re.MULTILINE) == [digest[:8]]
+
+
+@pytest.mark.parametrize(
+    ("setting", "epoch"),
+    [
+        ({"learning_rate": 5000}, 1),
+        ({"learning_rate": 4.0, "momentum": 0.99, "epochs": 30}, r"\d"),
+        ({"learning_rate": 1e308, "momentum": 0.9}, 1),  # infinite, then not a number
+        ({"learning_rate": 1e308, "model": "mlp"}, 1),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_training_that_diverges_names_epoch_and_rate_and_writes_nothing(
+    setting: dict[str, Any], epoch: object
+) -> None:
+    for path in OUTPUTS:
+        Path(path).unlink()
+    outcome = train(**setting).expect(2)
+    message = r"^train: train\.learning_rate: training diverges: a weight is beyond 16 after epoch"
+    rate = re.escape(str(float(setting["learning_rate"])))
+    assert re.search(rf"{message} {epoch}; .*\(given: {rate}\)\n$", outcome.errors)
+    assert not [path for path in OUTPUTS if Path(path).exists()]
+
+
+@pytest.mark.usefixtures("small")
+def test_of_equal_logits_the_first_class_counts_as_predicted() -> None:
+    train(init="zeros", epochs=1, batch_size=150).expect(0)
+    _, labels = data.read(TRAIN_DATA, "np")
+    loss, accuracy = curve()[0][0, :2]
+    assert loss == pytest.approx(np.log(4), abs=1e-6)
+    assert accuracy == pytest.approx((labels == 0).mean(), abs=1e-6)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_model_that_a_reader_adds_trains_and_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
+    deep = lambda classes: [Linear(30), Relu(), Linear(20), Relu(), Linear(classes)]  # noqa: E731
+    monkeypatch.setitem(models.MODELS, "deep", deep)
+    train(model="deep", epochs=3, learning_rate=0.1).expect(0)
+    np.testing.assert_allclose(curve()[0], plain_curve(), rtol=0, atol=1e-3)
+    stages.run_stage("evaluate").expect(0)
+    assert files.read_json("metrics/evaluate.json")["loss"] == pytest.approx(curve()[0][-1, 2])
+    names = [f"{index}.{name}" for index in (0, 2, 4) for name in ("weight", "bias")]
+    assert sorted(tensors.read("models/model.safetensors")) == sorted(names)
+
+
+@pytest.mark.parametrize(
+    ("setting", "message"),
+    [
+        ({"model": "mpl"}, "train.model: must be one of softmax_regression, mlp, cnn"),
+        ({"model": "cnn"}, "train.model: images of 2 x 2 are too small for Convolution"),
+        ({"batch_size": 151}, "train.batch_size: must be from 1 to the 150 rows that train"),
+        ({"shift": 8}, "train.shift: must be 0, or for square images less than their side"),
+    ],
+)
+@pytest.mark.usefixtures("small")
+def test_parameters_that_do_not_fit_the_data_are_refused(
+    setting: dict[str, Any], message: str
+) -> None:
+    train(**setting).expect(2, message)
+
+
+class Threads(Alone):
+    """A process of several, played by a thread of this one."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier, shared: list[torch.Tensor]) -> None:
+        self.rank, self.size, self.barrier, self.shared = rank, len(shared), barrier, shared
+
+    def add_up(self, tensor: torch.Tensor) -> None:
+        self.shared[self.rank] = tensor.clone()
+        self.barrier.wait()
+        order = [*range(self.rank, self.size), *range(self.rank)]  # each adds in another order
+        tensor.copy_(sum(self.shared[rank] for rank in order))
+        self.barrier.wait()
+
+
+def trained(name: str, processes: int, threads: int = 1, **changes: Any) -> list[object]:
+    """Return the scores of each epoch and the digest, after training on random rows."""
+    recipe = {"device": "cpu", "threads": 1, "model": name, "seed": 1, "init": "uniform"}
+    recipe |= {"epochs": 2, "learning_rate": 0.3, "momentum": 0.5, "decay": "linear"}
+    recipe |= {"shuffle": True, "shift": 1, "drop_last": False} | changes
+    generator = torch.Generator().manual_seed(0)
+    images = torch.randint(256, (23, 169), generator=generator) / 256
+    labels = torch.randint(4, (23,), generator=generator)
+    barrier, shared = threading.Barrier(processes), [torch.empty(0)] * processes
+    results: dict[int, list[object]] = {}
+
+    def work(rank: int) -> None:
+        torch.set_num_threads(threads)
+        model = models.build(name, 169, 4, CPU)
+        model.initialize("uniform", 1)
+        group = Threads(rank, barrier, shared)
+        epochs = list(training.train(model, images, labels, Train(**recipe), group))
+        results[rank] = [*epochs, model.sha256()]
+
+    workers = [threading.Thread(target=work, args=(rank,)) for rank in range(processes)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join(timeout=60)
+    assert [results[rank] for rank in range(processes)] == [results[0]] * processes
+    return results[0]
+
+
+@pytest.mark.parametrize("name", models.MODELS)
+def test_no_share_of_processes_and_no_thread_count_shows_in_bits_or_scores(name: str) -> None:
+    """Batches of 6 rows, then 5: of five processes some have more rows than others."""
+
+    @settings(derandomize=True, deadline=None, max_examples=6)
+    @given(st.integers(1, 6), st.sampled_from([1, 2, 4]), st.sampled_from([6, 11, 21]))
+    def check(processes: int, threads: int, size: int) -> None:
+        assert trained(name, processes, threads, batch_size=size) == trained(
+            name, 1, batch_size=size
+        )
+
+    check()
+    torch.set_num_threads(1)
