@@ -88,7 +88,7 @@ def read(path: str, framework: str = "pt", verify: bool = True) -> tuple[Any, An
     with files.reading(path):
         images, labels = found["images"], found["labels"]
         form = [str(part.dtype).removeprefix("torch.") for part in (images, labels)]
-        if form != ["float32", "int64"] or images.shape != (len(labels), images.shape[-1]):
+        if form != ["float32", "int64"] or images.ndim != 2 or labels.shape != images.shape[:1]:
             raise ValueError(f"found {form[0]} {images.shape} and {form[1]} {labels.shape}")
         if verify:
             check_pixels(np.asarray(images))
