@@ -12,7 +12,7 @@ from tests.support.mnist_wheel import pickled_data, put_wheel
 from tests.support.openml_server import REQUESTS, OpenML, arff, proxy, redirected
 from tests.support.stages import Outcome, parameters, run_stage
 
-RAW = Path("data/raw/dataset.npz")
+RAW = Path("data/raw/dataset.safetensors")
 # How often scikit-learn asks before it gives up, and what is reported at last.
 TRIES = {
     "404": (4, "HTTP Error 404"),
