@@ -72,7 +72,8 @@ def render(
         KeyError: the template names a part that is not given.
     """
     kind, names = KINDS.get(dataset, ("class", ()))
-    classes = [str(name) for name in names] if names else [str(c) for c in range(len(confusion))]
+    numbers = [str(label) for label in range(len(confusion))]
+    classes = [*names[: len(numbers)], *numbers[len(names) :]]
     linear = [layer["kind"] for layer in recipe["layers"]] == ["Linear"]
     content: dict[str, Any] = {
         "kind": kind,

@@ -7,7 +7,7 @@ import numpy as np
 from src import command, data, grids, parameters, tensors
 from src.parameters import Prepare, refusal
 
-RAW = "data/raw/dataset.npz"
+RAW = "data/raw/dataset.safetensors"
 TRAIN_DATA = "data/prepared/train.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
 

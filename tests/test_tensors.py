@@ -51,18 +51,13 @@ def test_the_bytes_depend_on_the_content_alone_and_carry_its_crc_32() -> None:
 
 def test_a_changed_bit_is_found_unless_the_reader_was_told_not_to_look() -> None:
     tensors.write("x", ARRAYS)
-    content = bytearray(Path("x").read_bytes())
-    content[-1] ^= 1
-    Path("x").write_bytes(content)
-    for framework in ("np", "pt"):
-        with pytest.raises(OSError, match=r"^x is damaged \(its checksum differs\); `make restore"):
-            tensors.read("x", framework)
-        assert tensors.read("x", framework, verify=False).keys() == ARRAYS.keys()
+    Path("x").write_bytes(Path("x").read_bytes()[:-1] + b"!")
+    with pytest.raises(OSError, match=r"^x is damaged \(its checksum differs\); `make restore"):
+        tensors.read("x")
+    assert tensors.read("x", verify=False).keys() == ARRAYS.keys()
 
 
-def test_a_missing_or_damaged_file_has_no_checksum() -> None:
-    with pytest.raises(OSError, match=r"^x is missing"):
-        tensors.recorded_checksum("x")
+def test_a_damaged_file_has_no_checksum() -> None:
     Path("x").write_bytes(b"not a tensor")
     with pytest.raises(OSError, match=r"^x is damaged"):
         tensors.recorded_checksum("x")

@@ -167,7 +167,7 @@ def test_clock_locale_path_hash_seed_and_umask_leak_into_no_output(
         "COLUMNS": "33",
     }
     folder = tmp_path / "a päth with spaces & 'quotes'"
-    for name in ("data/raw/dataset.npz", "params.yaml", "src/page.html"):
+    for name in ("data/raw/dataset.safetensors", "params.yaml", "src/page.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(small_outputs / name, folder / name)
     program = f"""

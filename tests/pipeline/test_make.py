@@ -33,7 +33,7 @@ def checkout(reproduced: Path, tmp_path: Path, run: Run) -> Path:
 
 
 def stamp(folder: Path, run: Run, python: str = sys.executable) -> str:
-    """Return the file that would say that `make` has made the environment."""
+    """Return the file that stands for the environment, once `make` has made it."""
     planned = run(
         folder, "make", "--dry-run", "--always-make", "install", f"PYTHON={python}"
     ).stdout
