@@ -60,6 +60,7 @@ def settings(**changes: object) -> Train:
     return Train.model_validate(recipe | changes)
 
 
+@torch.inference_mode()  # as the stage
 def train(images: torch.Tensor, labels: torch.Tensor, **changes: object) -> str:
     """Train a model on the device of the images; return the digest of its parameters."""
     wanted = settings(**changes)

@@ -15,6 +15,7 @@ from src.grids import Grid
 
 # exp(-i / 2^14) for i from 0 to 28 * 2^14 - 1, on a grid of 2^-40: beyond, it rounds to 0.
 RESOLUTION = 2**14
+LAST = 28 * RESOLUTION - 1
 EXPONENTIALS = Grid(2.0**-40, 1)
 
 
@@ -54,7 +55,7 @@ def softmax(
     gaps = highest - logits
     table = exponentials(logits.device)
     # Clamped as integers: a NaN of a training that diverges must not become an index.
-    index = (gaps * RESOLUTION).round_().long().clamp_(0, len(table) - 1)
+    index = (gaps * float(RESOLUTION)).round_().long().clamp_(0, LAST)
     powers = table.take(index)
     totals = powers.sum(dim=0)
     return powers.div_(totals), gaps, totals, predicted
