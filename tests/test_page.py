@@ -28,6 +28,7 @@ from tests.drawings import NEAT, STYLES, Drawing, Hand
 from tests.support import browser as browsers
 from tests.support import stages
 from tests.support.browser import Page
+from tools import handwriting
 
 # Recipes that reach the floors below in the least time.
 RECIPES: dict[str, dict[str, Any]] = {
@@ -499,22 +500,24 @@ def test_the_keyboard_alone_draws_reads_and_clears(browser: Page, reports: Repor
     assert browser.answer()[0] == ""
 
 
-def test_the_page_brings_ink_to_the_form_that_predict_uses(browser: Page, reports: Reports) -> None:
-    handwriting = pytest.importorskip("tools.handwriting")
+def test_the_page_brings_ink_to_the_form_that_predict_uses(
+    browser: Page, reports: Reports, small: Path
+) -> None:
     generator = np.random.default_rng(7)
-    browser.show(html_of(reports("softmax_regression")))
-    for height, width in ((9, 5), (40, 40), (120, 30), (60, 200)):
-        ink = generator.random((height, width)) < 0.3
-        ink[0], ink[-1], ink[:, 0], ink[:, -1] = True, True, True, True
-        found = browser.js(
-            "const [ink, width, height] = arguments;"
-            "const mask = { ink: Uint8Array.from(ink), width, height };"
-            "return [...intoForm(mask, Math.max(width, height))]",
-            ink.ravel().astype(int).tolist(),
-            width,
-            height,
-        )
-        assert np.abs(handwriting.into_form(ink).ravel() - found).max() < 1e-9
+    for side, folder in ((28, reports("softmax_regression")), (8, small)):
+        browser.show(html_of(folder))
+        for height, width in ((9, 5), (40, 40), (120, 30), (60, 200)):
+            ink = generator.random((height, width)) < 0.3
+            ink[[0, -1]], ink[:, [0, -1]] = True, True
+            found = browser.js(
+                "const [ink, width, height] = arguments;"
+                "const mask = { ink: Uint8Array.from(ink), width, height };"
+                "return [...intoForm(mask, Math.max(width, height))]",
+                ink.ravel().astype(int).tolist(),
+                width,
+                height,
+            )
+            assert np.abs(handwriting.into_form(ink, side).ravel() - found).max() < 1e-9
 
 
 # Why
