@@ -11,10 +11,11 @@ import json
 import math
 import re
 from collections.abc import Iterable, Mapping
-from decimal import Decimal
 from typing import Any
 
 import numpy as np
+
+from src import grids
 
 # Images that the page carries, besides one for each cell of the matrix and each level of doubt.
 MISTAKES, SAMPLES, CELLS = 24, 100, 300
@@ -83,7 +84,9 @@ def render(
         "tensors": {name: integers(tensor) for name, tensor in tensors.items()},
         # Only softmax regression is trained in the page: the others start from megabytes.
         "start": {name: integers(tensor) for name, tensor in start.items()} if linear else {},
-        "exp": [floats(part) for part in exp_tables()] if linear else [],
+        "exp": [packed(np.array(part, "<f8").tobytes()) for part in grids.short_exponentials()]
+        if linear
+        else [],
         "train_rows": len(train_labels),
         "curve": curve,
         "f1": [row["f1"] for row in per_class],
@@ -215,18 +218,6 @@ def integers(tensor: np.ndarray) -> dict[str, Any]:
 def zeros_counted(content: bytes) -> bytes:
     """Write each run of zeros, which most of an image is, as a zero and its length."""
     return re.sub(rb"\0{1,255}", lambda zeros: bytes([0, len(zeros[0])]), content)
-
-
-def exp_tables() -> list[list[Decimal]]:
-    """Return exp(-k), exp(-k / 128) and exp(-k / 16384), as src/exact.py, but without torch."""
-    return [
-        [(Decimal(-k) / parts).exp() for k in range(count)]
-        for parts, count in ((1, 28), (128, 128), (16384, 128))
-    ]
-
-
-def floats(values: Iterable[Decimal]) -> str:
-    return packed(np.array([float(value) for value in values], "<f8").tobytes())
 
 
 def packed(content: bytes) -> str:

@@ -37,7 +37,7 @@ OTHER = """
     buffer build captured ceil check_batch check_sum collective current_stream
     default_rng differentiate enumerate exponentials float forward getppid graph integers isqrt
     learn ln min multiply multiply_back overlap permutation prod range rate refusal run_epoch round_
-    setdefault share shapes shifted short_tables slice snap snap_ str stream super together type
+    setdefault share shapes shifted short_exponentials slice snap snap_ str stream super together type
     wait_stream zip
     exact.log exact.log_probabilities exact.softmax log math.sqrt self.log_probabilities softmax
 """

@@ -22,7 +22,7 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from src import data, exact, models, page, tensors
+from src import data, models, page, tensors
 from tests import drawings
 from tests.drawings import NEAT, STYLES, Drawing, Hand
 from tests.support import browser as browsers
@@ -115,11 +115,6 @@ def test_packed_parameters_are_the_models_to_the_bit() -> None:
     assert (found, packed["shape"]) == (steps.ravel().tolist(), [2, 5])
     with pytest.raises(ValueError, match="no multiple of 2\\^-18"):
         page.integers(np.array([2.0**-19], np.float32))
-
-
-def test_the_pages_exponentials_are_those_of_training() -> None:
-    for part, table in zip(page.exp_tables(), exact.short_tables(), strict=True):
-        assert [float(value) for value in part] == table.tolist()
 
 
 def test_the_page_has_the_same_bytes_each_time_and_no_class_it_cannot_show(small: Path) -> None:
