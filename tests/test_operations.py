@@ -26,9 +26,9 @@ COMPUTE = """
 """
 # Move, make or convert values without a change of any that is a float64.
 MOVE = """
-    arange cat clone contiguous copy double empty_like flatten from_numpy get getitem len bool long
-    new_empty new_full new_ones new_tensor new_zeros numel permute reshape setitem stack tensor to
-    tolist unfold view view_as zero zeros zeros_like
+    arange cat clone contiguous copy dim double empty_like flatten from_numpy get getitem len bool
+    long new_empty new_full new_ones new_tensor new_zeros numel permute reshape setitem stack t
+    tensor to tolist unbind unfold view view_as zero zeros zeros_like
 """
 ALLOWED = set(f"{COMPUTE} {MOVE}".split())
 # Whose names a source may call as well: Python's, NumPy's whole numbers, CUDA's and our own.
@@ -36,9 +36,9 @@ OTHER = """
     Alone CUDAGraph Decimal Grid OSError Score Stream ValueError add_up append average backward
     buffer build captured ceil check_batch check_sum collective current_stream
     default_rng differentiate enumerate exponentials float forward getppid graph integers isqrt
-    learn ln min multiply multiply_back overlap permutation prod range rate refusal run_epoch round_
-    setdefault share shapes shifted short_exponentials slice snap snap_ str stream super together type
-    wait_stream zip
+    learn ln min multiply multiply_back overlap permutation prod range rate refusal replay
+    round_ run_epoch setdefault share shapes shifted short_exponentials slice snap snap_ str stream
+    super together type wait_stream zip
     exact.log exact.log_probabilities exact.softmax log math.sqrt self.log_probabilities softmax
 """
 OTHERS = set(OTHER.split())
