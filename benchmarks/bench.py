@@ -176,7 +176,7 @@ class Bench:
             command, cwd=self.workspace, env=self.environment, stdout=theirs, stderr=theirs
         )
         os.close(theirs)
-        moments, printed, silence = [("environment", started)], "", 0.0
+        moments, printed, silence = [("before the first stage", started)], "", 0.0
         with contextlib.suppress(OSError):  # Linux ends a terminal in an EIO
             while piece := os.read(ours, 65536):
                 silence, last = max(silence, time.perf_counter() - last), time.perf_counter()
