@@ -192,7 +192,7 @@ class Bench:
     def warm_cache(self) -> dict[str, str]:
         """Return an environment with OpenML's answers in the cache, and no way to OpenML."""
         home = self.folder / "scikit_learn_data"
-        images, labels = data.read_raw(str(self.workspace / "data/raw/dataset.npz"))
+        images, labels = data.read_raw(str(self.workspace / "data/raw/dataset.safetensors"))
         with OpenML(images, labels) as server:
             environment = server.env | {"SCIKIT_LEARN_DATA": str(home)}
             if not home.exists():

