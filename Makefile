@@ -1,12 +1,13 @@
 # The virtual environment is made anew whenever a lock file, the Python or its place changes: the
 # stamps stand for the installed sets. `make lock` is the only target that changes the pins.
-PYTHON ?= python3
 VENV := .venv
+PYTHON ?= $(shell test -x $(VENV)/bin/python3 && echo $(VENV)/bin/python3 || echo python3)
 KEY := $(shell printf '%s %s' "$(CURDIR)" "$$($(PYTHON) -c 'import sys; print(sys.base_prefix, sys.version)' 2>&1)" | cksum | cut -d' ' -f1)
 RUN := $(VENV)/run-time-$(KEY).stamp
 DEV := $(VENV)/dev-$(KEY).stamp
 PIP := python -m pip --disable-pip-version-check install --requirement
-export PATH := $(CURDIR)/$(VENV)/bin:$(PATH)
+OUTER_PATH := $(PATH)
+export PATH := $(CURDIR)/$(VENV)/bin:$(OUTER_PATH)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -16,7 +17,9 @@ help: ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 24
 
 $(RUN): requirements.lock
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")'
+	@# By the path without the environment's own: PYTHON=python3 may be another than is in there.
+	@PATH="$(OUTER_PATH)"; echo "making $(VENV) with $(PYTHON)"; \
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")' && \
 	$(PYTHON) -m venv --clear $(VENV)
 	$(PIP) requirements.lock
 	@touch $@
@@ -47,9 +50,11 @@ restore: $(RUN) ## make a damaged file anew: make restore FILE=models/model.safe
 
 .PHONY: verify
 verify: $(RUN) ## prove in a clone that this machine computes the committed results
-	@set -e; folder=$$(mktemp -d); trap 'rm -rf "$$folder"' EXIT; trap 'exit 1' INT TERM; \
+	@# In the background, as a shell hears of a signal only between the commands that it waits for.
+	@set -e; folder=$$(mktemp -d); trap 'until rm -rf "$$folder"; do sleep 1; done' EXIT; \
+	trap 'kill $$!; exit 1' HUP INT TERM; \
 	git clone --quiet . "$$folder/clone"; cd "$$folder/clone"; \
-	dvc cache dir --local "$$folder/cache"; dvc repro; git diff --exit-code; \
+	dvc cache dir --local "$$folder/cache"; dvc repro & wait $$!; git diff --exit-code; \
 	echo "verify: all results are those of commit $$(git rev-parse --short HEAD)"
 
 .PHONY: test-fast
@@ -88,6 +93,7 @@ COMPILE := --quiet --upgrade --strip-extras --allow-unsafe --no-annotate --no-he
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: clean
-clean: ## remove what the pipeline, the tests and the tools made, the environment too
+clean: ## remove .venv, all outputs and the tools' caches; dvc checkout brings outputs back
 	rm -rf $(VENV) data models metrics/plots metrics/report dvc_plots benchmarks/results.json
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .dvc/cache .dvc/tmp mutants
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis mutants
+	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -11,28 +11,20 @@ from decimal import Decimal
 
 import torch
 
-from src.grids import Grid
+from src import grids
 
 # exp(-i / 2^14) for i from 0 to 28 * 2^14 - 1, on a grid of 2^-40: beyond, it rounds to 0.
 RESOLUTION = 2**14
-EXPONENTIALS = Grid(2.0**-40, 1)
-
-
-@functools.cache
-def short_tables() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-    """exp(-i) for i < 28, exp(-i / 128) and exp(-i / 2^14) for i < 128, correctly rounded."""
-    parts = ((28, 1), (128, 128), (128, RESOLUTION))
-    first, second, third = (
-        torch.tensor([float((-Decimal(i) / unit).exp()) for i in range(count)], dtype=torch.float64)
-        for count, unit in parts
-    )
-    return first, second, third
+LAST = 28 * RESOLUTION - 1
+EXPONENTIALS = grids.Grid(2.0**-40, 1)
 
 
 @functools.cache
 def exponentials(device: torch.device) -> torch.Tensor:
     """The table of exp(-i / 2^14), float64 (28 * 2^14,), on a device."""
-    first, second, third = short_tables()
+    first, second, third = (
+        torch.tensor(part, dtype=torch.float64) for part in grids.short_exponentials()
+    )
     products = (first[:, None] * second).flatten()[:, None] * third
     return EXPONENTIALS.round_(products.flatten()).to(device)
 
@@ -54,7 +46,7 @@ def softmax(
     gaps = highest - logits
     table = exponentials(logits.device)
     # Clamped as integers: a NaN of a training that diverges must not become an index.
-    index = (gaps * RESOLUTION).round_().long().clamp_(0, len(table) - 1)
+    index = (gaps * float(RESOLUTION)).round_().long().clamp_(0, LAST)
     powers = table.take(index)
     totals = powers.sum(dim=0)
     return powers.div_(totals), gaps, totals, predicted

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import operator
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -78,3 +79,14 @@ def check_sum(what: str, *products: tuple[int, Grid, Grid]) -> None:
             f"{what} would not be exact: {counts[0]:,} products, "
             f"and at most {(SIGNIFICAND - others) // largest[0]:,} are allowed"
         )
+
+
+def short_exponentials() -> list[list[float]]:
+    """Return exp(-i) for i < 28, exp(-i / 128) and exp(-i / 2^14) for i < 128, correctly rounded.
+
+    The table of the softmax is made of products of the three.
+    """
+    return [
+        [float((-Decimal(i) / parts).exp()) for i in range(count)]
+        for count, parts in ((28, 1), (128, 128), (128, 2**14))
+    ]

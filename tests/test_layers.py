@@ -7,8 +7,6 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from torch import nn
 
 from src import grids
@@ -91,29 +89,6 @@ def test_the_largest_values_give_what_their_signs_give(case: str) -> None:
     assert torch.equal(back.movedim(-1, 0), ones.grad * 2**5)
     assert torch.equal(layer.weight_gradient, whole.weight.grad * 2**7)
     assert torch.equal(layer.bias_gradient, whole.bias.grad * 2)
-
-
-@settings(derandomize=True, deadline=None, max_examples=20)
-@given(st.permutations(range(8)), st.integers(0, 8))
-def test_no_order_of_the_rows_and_no_split_of_a_batch_shows_in_the_bits(
-    order: list[int], split: int
-) -> None:
-    layer = built(Convolution(2, 3, 2), (2, 5, 5))
-    x, error = draw(ACTIVATIONS, 2, 5, 5, 8), draw(ERRORS, 2, 2, 2, 8, seed=1)
-
-    def gradients(rows: list[int]) -> tuple[torch.Tensor, ...]:
-        outputs = layer.forward(x[..., rows]).clone()
-        back = layer.backward(error[..., rows].clone(), is_first=False).clone()
-        return outputs, back, layer.weight_gradient.clone(), layer.bias_gradient.clone()
-
-    outputs, back, *whole = gradients(list(range(8)))
-    mixed_outputs, mixed_back, *mixed = gradients(order)
-    parts = [gradients(order[:split]), gradients(order[split:])]
-    assert torch.equal(mixed_outputs, outputs[..., order])
-    assert torch.equal(mixed_back, back[..., order])
-    for index, (expected, found) in enumerate(zip(whole, mixed, strict=True), 2):
-        assert torch.equal(found, expected)
-        assert torch.equal(parts[0][index] + parts[1][index], expected)
 
 
 @pytest.mark.parametrize(

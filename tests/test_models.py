@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional
 
@@ -40,18 +42,22 @@ def loss(model: Model, images: torch.Tensor, labels: torch.Tensor) -> float:
     return functional.cross_entropy(model.forward(images).T, labels, reduction="sum").item()
 
 
+def gradient(model: Model, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
+    """Return the gradient of the cross-entropy summed over the rows."""
+    error = exact.softmax(model.forward(images))[0] - functional.one_hot(labels, 4).T
+    model.backward(grids.ERRORS.round_(error))
+    return model.gradient.clone()
+
+
 @NAMES
 def test_the_gradient_is_that_of_finite_differences_and_of_autograd(name: str) -> None:
     model, images, labels = example(32, name)
-    error = exact.softmax(model.forward(images))[0] - functional.one_hot(labels, 4).T
-    model.backward(grids.ERRORS.round_(error))
-    gradient, start = model.gradient.clone(), model.parameters.clone()
-
+    computed, start = gradient(model, images, labels), model.parameters.clone()
     sequential = plain.sequential({"layers": model.describe(), "pixels": 169}, model.state_dict())
     logits = sequential.double()(images.double())
     functional.cross_entropy(logits, labels, reduction="sum").backward()
     for key, parameter in sequential.named_parameters():
-        found = gradient[model.places[key][0]].view_as(parameter)
+        found = computed[model.places[key][0]].view_as(parameter)
         # Activations and errors are rounded here, so a few are on the other side of a Relu.
         assert (found - parameter.grad).norm() < 0.02 * parameter.grad.norm()
 
@@ -67,7 +73,7 @@ def test_the_gradient_is_that_of_finite_differences_and_of_autograd(name: str) -
                 model.parameters.copy_(start + direction * step)
                 model.snap()
                 losses.append(loss(model, images, labels))
-            slopes.append([(losses[1] - losses[0]) / 2.0**-5, (gradient @ direction).item()])
+            slopes.append([(losses[1] - losses[0]) / 2.0**-5, (computed @ direction).item()])
         expected, found = torch.tensor(slopes).T
         assert (found - expected).norm() < 0.1 * expected.norm()
 
@@ -99,7 +105,7 @@ def test_models_trained_on_real_rows_predict_in_plain_torch_what_they_predict_he
         monkeypatch.chdir(folder)
         rows = tensors.read(str(reproduced / "data/prepared/train.safetensors"))
         tensors.write("data/prepared/train.safetensors", {key: rows[key][:3000] for key in rows})
-        recipe = {"model": name, "epochs": 1, "learning_rate": 0.05, "momentum": 0.9}
+        recipe = {"model": name, "epochs": 2, "learning_rate": 0.05, "momentum": 0.9}
         stages.parameters(**{f"train.{key}": value for key, value in recipe.items()})
         stages.run_stage("train").expect(0)
         stages.run_stage("evaluate").expect(0)
@@ -119,13 +125,18 @@ def test_models_trained_on_real_rows_predict_in_plain_torch_what_they_predict_he
 
 
 @NAMES
-def test_no_order_of_the_rows_and_no_batch_size_shows_in_what_is_predicted(name: str) -> None:
-    model, images, _ = example(24, name)
-    expected = model.log_probabilities(images)
-    order = torch.randperm(24, generator=torch.Generator().manual_seed(0))
-    assert torch.equal(model.log_probabilities(images[order]), expected[order])
-    for size in (1, 5, 24, 1000):
-        assert torch.equal(model.log_probabilities(images, size), expected)
+def test_no_order_and_no_split_of_the_rows_shows_in_gradients_and_predictions(name: str) -> None:
+    model, images, labels = example(24, name)
+    expected, whole = model.log_probabilities(images), gradient(model, images, labels)
+
+    @settings(derandomize=True, deadline=None, max_examples=10)
+    @given(st.permutations(range(24)), st.integers(0, 24))
+    def check(order: list[int], split: int) -> None:
+        assert torch.equal(model.log_probabilities(images[order], split + 1), expected[order])
+        parts = (order[:split], order[split:])
+        assert torch.equal(sum(gradient(model, images[p], labels[p]) for p in parts), whole)
+
+    check()
 
 
 @NAMES

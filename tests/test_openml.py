@@ -37,14 +37,14 @@ def test_what_scikit_learn_warns_of_is_printed_in_a_line(
     assert all(line.startswith("fetch: openml: A network error") for line in lines)
 
 
-@pytest.mark.parametrize("cell", ["256", "-1", "1.5", "abc", "", "?", "1e3", "nan"])
-@pytest.mark.parametrize("place", ["first pixel", "last pixel", "label"])
+@pytest.mark.parametrize("cell", ["256", "-1", "1.5", "abc", "", "?", "1e3"])
+@pytest.mark.parametrize("place", [0, -2, -1])  # first pixel, last one, label
 def test_what_is_not_bytes_is_refused_in_a_line_that_says_so(
-    cell: str, place: str, openml: OpenML
+    cell: str, place: int, openml: OpenML
 ) -> None:
     *before, row = openml.arff.splitlines()
     cells = row.split(b",")
-    cells[{"first pixel": 0, "last pixel": -2, "label": -1}[place]] = cell.encode()
+    cells[place] = cell.encode()
     openml.arff = b"\n".join([*before, b",".join(cells)]) + b"\n"
     with pytest.raises(OSError, match="pixels and labels must be whole numbers from 0 to 255"):
         fetch(openml)

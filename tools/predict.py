@@ -1,48 +1,73 @@
-"""Read the digit in pictures, PNG or JPEG, of any size, dark on light or light on dark."""
+"""Read the digit in each picture with the trained model: on paper, a board or a screen."""
 
 import argparse
 import json
-import os
+import math
 import sys
+from pathlib import Path
+
+import torch
+
+from src import command, files, models
+from tools import handwriting
+
+NOTES = """\
+A picture may be of any size: a photograph, a scan or a drawing, dark on light or light on dark.
+One of the size of the model's images (28x28 for MNIST) is taken as it is. The answer is the most
+probable class; the others follow in their order. Exit status 1: a picture could not be read.
+
+  python -m tools.predict photo.jpg "my digits/four.png"
+  python -m tools.predict --json -- *.png          (after --, names may begin with a dash)
+"""
 
 
-def main(argv: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(prog="python -m tools.predict", description=__doc__)
-    parser.add_argument("image", nargs="+", help="path of a picture")
-    parser.add_argument("--json", action="store_true", help="print one JSON list")
-    parser.add_argument("--model", default="models/model.safetensors", help="%(default)s")
-    arguments = parser.parse_args(argv)
-    import numpy as np
-
-    from src import inference
-    from tools import handwriting
-
-    weight, bias = inference.load(arguments.model)
-    results, failed = [], False
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m tools.predict",
+        description=__doc__,
+        epilog=NOTES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    formats = ", ".join(handwriting.FORMATS)
+    parser.add_argument("image", nargs="+", metavar="IMAGE", help=f"a picture: {formats}")
+    parser.add_argument(
+        "--json",
+        action="store_true",
+        help="print a JSON list: image, digit, probabilities by class, warning (or null)",
+    )
+    parser.add_argument(
+        "--model",
+        default="models/model.safetensors",
+        metavar="PATH",
+        help="weights, with recipe.json beside them; %(default)s without it",
+    )
+    arguments = parser.parse_args()
+    recipe = str(Path(arguments.model).with_name("recipe.json"))
+    model = models.load(arguments.model, recipe)
+    side = math.isqrt(files.read_json(recipe)["pixels"])
+    records, failed = [], False
     for path in arguments.image:
+        shown = path if path.isprintable() else ascii(path)
         try:
-            image = handwriting.read(path)
+            image, warning = handwriting.read(path, side)
         except OSError as error:
             failed = True
-            print(f"predict: {error}", file=sys.stderr)
+            print(f"predict: {shown} {error}", file=sys.stderr)
             continue
-        probabilities = np.exp(inference.log_probabilities(weight, bias, image[None])[0])
-        ranked = [int(digit) for digit in (-probabilities).argsort(kind="stable")]
+        if warning:
+            print(f"predict: {shown}: {warning}", file=sys.stderr)
+        probabilities = model.log_probabilities(torch.from_numpy(image[None]))[0].exp().tolist()
+        ranked = sorted(range(len(probabilities)), key=lambda digit: -probabilities[digit])
         if arguments.json:
-            record = {"image": path, "digit": ranked[0], "probabilities": probabilities.tolist()}
-            results.append(record)
+            record = {"image": path, "digit": ranked[0], "probabilities": probabilities}
+            records.append(record | {"warning": warning})
         else:
             listed = ", ".join(f"{digit} {probabilities[digit]:.2%}" for digit in ranked)
-            print(f"{path}: {ranked[0]}  ({listed})")
+            print(f"{shown}: {ranked[0]}  ({listed})")
     if arguments.json:
-        print(json.dumps(results, indent=2))
+        print(json.dumps(records, indent=2))
     return int(failed)
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except (OSError, KeyboardInterrupt) as error:
-        if "TRACEBACK" in os.environ:
-            raise
-        sys.exit(f"predict: {str(error) or 'interrupted'}")
+    command.run("predict", main)

@@ -135,14 +135,13 @@ def test_a_kill_amid_a_write_leaves_a_whole_file_and_the_next_write_clears_up(
     for value in (1, 2):
         write(value)
         whole.append(file.read_bytes())
-    code = (
-        f"from tests.faults.test_disk import *\nwhile True: [WRITERS['{name}'](v) for v in (1, 2)]"
-    )
+    code = "import sys\nfrom tests.faults.test_disk import WRITERS\n"
+    code += "while True: [WRITERS[sys.argv[1]](value) for value in (1, 2)]"
     draw = random.Random(name)
     for _ in range(3):
         file.unlink()
         writer = subprocess.Popen(
-            [sys.executable, "-c", code], env=environment | {"PYTHONPATH": str(REPOSITORY)}
+            [sys.executable, "-c", code, name], env=environment | {"PYTHONPATH": str(REPOSITORY)}
         )
         while not file.exists():
             assert writer.poll() is None

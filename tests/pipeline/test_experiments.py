@@ -30,7 +30,7 @@ def test_an_experiment_is_shown_put_aside_and_applied_again(workspace: Path, run
     assert changed == ["dvc.lock", METRICS, "params.yaml"]
     found = results(workspace)
     row = experiments(workspace, run)["hot"]
-    assert [row["train.learning_rate"], row["train.epochs"]] == ["1.0", "1"]
+    assert [float(row[f"train.{name}"]) for name in ("learning_rate", "epochs")] == [1, 1]
     assert float(row["accuracy"]) == json.loads(found[0])["accuracy"]
 
     run(workspace, "git", "checkout", "--quiet", ".")

@@ -41,8 +41,6 @@ ROUTES = {
 }
 REQUESTS = tuple(ROUTES)
 HTML = b"<html><body>Maintenance</body></html>"
-FAULTS = ("404", "412", "429", "500", "504 twice", "drop", "hang", "short", "stall")
-FAULTS += ("bad gzip", "corrupt gzip", "html", "drip")
 
 
 def arff(images: np.ndarray, labels: np.ndarray) -> bytes:
@@ -101,7 +99,8 @@ class OpenML(ThreadingHTTPServer):
         columns: the names of the pixels as the metadata say them.
         flags: how the metadata write true and false.
         none: HTTP status of the answer that there is no such thing.
-        fault: (request, one of FAULTS): how each such request fails; None for not at all.
+        fault: (request, kind): how each such request fails; None for not at all. The kinds are a
+            status, "504 twice", "html", "bad gzip", "corrupt gzip", and what `do_...` does below.
         requests: the names of the requests so far, failed ones included.
     and `env`, which a client needs in its environment.
     """

@@ -66,7 +66,7 @@ def small_data(side: int = 8, contrast: int = 30) -> None:
         images[labels == label, down : down + side // 2, right : right + side // 2] += np.uint8(
             contrast
         )
-    data.write_raw("data/raw/dataset.npz", images.reshape(200, -1), labels)
+    data.write_raw("data/raw/dataset.safetensors", images.reshape(200, -1), labels)
 
 
 def run_stage(stage: str) -> Outcome:

@@ -1,0 +1,140 @@
+"""A real headless Chromium, and a hand that draws in it with real pointer events."""
+
+import json
+import shutil
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import websocket
+from selenium import webdriver
+from selenium.webdriver.chrome.service import Service
+
+from tests.drawings import Drawing
+
+CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+
+
+class Page(webdriver.Chrome):
+    """The browser's one tab."""
+
+    @property
+    def tools(self) -> websocket.WebSocket:
+        """A connection to the browser's DevTools, which takes many events at once."""
+        if not hasattr(self, "_tools"):
+            address = self.capabilities["goog:chromeOptions"]["debuggerAddress"]
+            with urllib.request.urlopen(f"http://{address}/json") as answer:
+                tab = next(tab for tab in json.load(answer) if tab["type"] == "page")
+            self._tools = websocket.create_connection(
+                tab["webSocketDebuggerUrl"], suppress_origin=True
+            )
+        return self._tools
+
+    def show(self, path: Path, width: int = 1280, height: int = 800, **media: str) -> None:
+        """Open a file in a window; media features as `prefers_color_scheme="dark"`."""
+        self.resize(width, height)
+        features = [
+            {"name": name.replace("_", "-"), "value": value} for name, value in media.items()
+        ]
+        self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
+        self.get(path.as_uri())
+
+    def resize(self, width: int, height: int) -> None:
+        self.execute_cdp_cmd(
+            "Emulation.setDeviceMetricsOverride",
+            {"width": width, "height": height, "deviceScaleFactor": 1, "mobile": width < 800},
+        )
+
+    def js(self, code: str, *given: Any) -> Any:
+        return self.execute_script(code, *given)
+
+    def settled(self) -> None:
+        """Wait until the page has explained what is on the board."""
+        self.execute_async_script(
+            "const done = arguments[0];"
+            "const wait = () => isExplaining || isWaiting ? setTimeout(wait, 5) : done(); wait();"
+        )
+
+    def board(self) -> tuple[float, float, float]:
+        """Left, top and width of the board in the window."""
+        left, top, width = self.js(
+            "const area = document.getElementById('board').getBoundingClientRect();"
+            "return [area.left, area.top, area.width]"
+        )
+        return left, top, width
+
+    def send(self, events: list[tuple[str, dict[str, Any]]]) -> None:
+        """Send DevTools commands at once, as a fast hand does, and wait for the last."""
+        for number, (method, values) in enumerate(events):
+            self.tools.send(json.dumps({"id": number, "method": method, "params": values}))
+        while json.loads(self.tools.recv()).get("id") != len(events) - 1:
+            pass
+
+    def draw(self, drawing: Drawing, kind: str = "mouse") -> tuple[str, float]:
+        """Clear the board, draw with a mouse or a finger; return digit and probability."""
+        self.js("document.getElementById('clear').click()")
+        left, top, width = self.board()
+        for stroke in drawing:
+            points = [(left + x * width, top + y * width) for x, y in stroke]
+            self.send(mouse(points) if kind == "mouse" else finger(points))
+        return self.answer()
+
+    def answer(self) -> tuple[str, float]:
+        digit, probability = self.js(
+            "const { digit, probability } = document.getElementById('answer').dataset;"
+            "return [digit, probability]"
+        )
+        return digit, float(probability or "nan")
+
+    def text(self, element: str) -> str:
+        return self.js("return document.getElementById(arguments[0]).textContent", element)
+
+
+def mouse(points: list[tuple[float, float]], button: str = "left") -> list[Any]:
+    at = [("mousePressed", points[0]), *(("mouseMoved", point) for point in points[1:])]
+    return [
+        (
+            "Input.dispatchMouseEvent",
+            {"type": kind, "x": x, "y": y, "button": button, "clickCount": 1}
+            | {"buttons": 0 if kind == "mouseReleased" else 1 if button == "left" else 2},
+        )
+        for kind, (x, y) in [*at, ("mouseReleased", points[-1])]
+    ]
+
+
+def finger(points: list[tuple[float, float]]) -> list[Any]:
+    moves = [
+        ("touchMove" if at else "touchStart", [{"x": x, "y": y}])
+        for at, (x, y) in enumerate(points)
+    ]
+    return [touch(kind, places) for kind, places in [*moves, ("touchEnd", [])]]
+
+
+def touch(kind: str, places: list[dict[str, float]]) -> Any:
+    return "Input.dispatchTouchEvent", {"type": kind, "touchPoints": places}
+
+
+@contextmanager
+def started(home: Path, environment: dict[str, str]) -> Iterator[Page]:
+    """Start a browser that resolves no host and keeps its files in `home`."""
+    options = webdriver.ChromeOptions()
+    options.binary_location = CHROMIUM
+    for argument in (
+        "--headless=new",
+        "--no-sandbox",
+        "--disable-gpu",
+        "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND , EXCLUDE 127.0.0.1",
+        f"--user-data-dir={home / 'profile'}",
+    ):
+        options.add_argument(argument)
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
+    service = Service(DRIVER, env=environment | {"HOME": str(home), "TMPDIR": str(home)})
+    page = Page(options, service)
+    try:
+        page.set_script_timeout(60)
+        yield page
+    finally:
+        page.quit()

@@ -1,0 +1,878 @@
+"""The report's page as a person uses it: in a real browser, from disk, without a network."""
+
+import base64
+import csv
+import hashlib
+import importlib.resources
+import json
+import random
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from filelock import FileLock
+from selenium.webdriver.common.action_chains import ActionChains
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.wait import WebDriverWait
+
+from src import data, models, page, tensors
+from tests import drawings
+from tests.drawings import NEAT, STYLES, Drawing, Hand
+from tests.support import browser as browsers
+from tests.support import stages
+from tests.support.browser import Page
+from tools import handwriting
+
+# Recipes that reach the floors below in the least time.
+RECIPES: dict[str, dict[str, Any]] = {
+    "mlp": {"train.learning_rate": 0.1, "train.epochs": 4},
+    "cnn": {"train.learning_rate": 0.05, "train.epochs": 3, "train.shift": 1},
+}
+MODELS = ("softmax_regression", "mlp", "cnn")
+FOUR: Drawing = [
+    [(0.42, 0.2), (0.35, 0.35), (0.3, 0.52), (0.5, 0.54), (0.7, 0.53)],
+    [(0.62, 0.25), (0.6, 0.5), (0.56, 0.85)],
+]
+ONE: Drawing = [[(0.55, 0.15), (0.5, 0.5), (0.46, 0.85)]]
+
+ANY_HAND = Hand()
+
+Reports = Callable[[str], Path]
+
+
+@pytest.fixture(scope="session")
+def reports(reproduced: Path, shared_folder: Path) -> Reports:
+    """Return a function that gives the folder in which a model's page was made, by the stages."""
+
+    def folder_of(model: str) -> Path:
+        if model == "softmax_regression":
+            return reproduced
+        folder = shared_folder / model
+        with FileLock(f"{folder}.lock"):
+            if not (folder / "metrics/report/index.html").exists():
+                make(folder, model)
+        return folder
+
+    def make(folder: Path, model: str) -> None:
+        shutil.copytree(reproduced / "data/prepared", folder / "data/prepared")
+        (folder / "src").mkdir()
+        shutil.copy2(reproduced / "src/page.html", folder / "src")
+        settings = {"train.momentum": 0.9, "train.decay": "linear", "train.shuffle": True}
+        with pytest.MonkeyPatch.context() as patch:
+            patch.chdir(folder)
+            stages.parameters(**settings | {"train.model": model} | RECIPES[model])
+            for stage in ("train", "evaluate", "report"):
+                stages.run_stage(stage).expect(0)
+
+    return folder_of
+
+
+@pytest.fixture(scope="module")
+def started(
+    environment: dict[str, str], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Page]:
+    if not (browsers.CHROMIUM and browsers.DRIVER):
+        pytest.skip("chromium and chromedriver are not installed")
+    with browsers.started(tmp_path_factory.mktemp("browser"), environment) as page:
+        yield page
+
+
+@pytest.fixture
+def browser(started: Page) -> Iterator[Page]:
+    """Return the browser; the page must not have complained when the test ends."""
+    started.get_log("browser")
+    yield started
+    started.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 1})
+    assert started.get_log("browser") == []
+
+
+def html_of(folder: Path) -> Path:
+    return folder / "metrics" / "report" / "index.html"
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+# What is in the file
+
+
+def test_packed_parameters_are_the_models_to_the_bit() -> None:
+    steps = np.array([[0, 1, -1, 32767, -32767], [32768, -32768, 2**22, -(2**22), 5]])
+    packed = page.integers((steps * 2.0**-18).astype(np.float32))
+    words = iter(np.frombuffer(base64.b64decode(packed["steps"]), "<i2").tolist())
+    found = [
+        word if word != -32768 else (next(words) & 0xFFFF) | (next(words) << 16) for word in words
+    ]
+    assert (found, packed["shape"]) == (steps.ravel().tolist(), [2, 5])
+    with pytest.raises(ValueError, match="no multiple of 2\\^-18"):
+        page.integers(np.array([2.0**-19], np.float32))
+
+
+def test_the_page_has_the_same_bytes_each_time_and_no_class_it_cannot_show(small: Path) -> None:
+    before = html_of(small).read_bytes()
+    stages.run_stage("report").expect(0)
+    assert html_of(small).read_bytes() == before
+    assert b"{{" not in before
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_the_page_opens_from_disk_without_a_network_an_error_or_much_weight(
+    browser: Page, reports: Reports, model: str
+) -> None:
+    # An mlp has 203,530 parameters of some 16 bits each: they alone are 550 kB of text.
+    limit = 750_000 if model == "mlp" else 350_000
+    assert html_of(reports(model)).stat().st_size <= limit
+    browser.show(html_of(reports(model)))
+    assert "{{" not in browser.find_element(By.TAG_NAME, "body").text
+    assert browser.js("return performance.getEntriesByType('resource').length") == 0
+
+
+def test_the_policy_lets_nothing_in_but_the_pages_own_script(
+    browser: Page, reports: Reports
+) -> None:
+    browser.show(html_of(reports("softmax_regression")))
+    browser.js(
+        "const script = document.createElement('script'); script.textContent = 'hostile = true';"
+        "document.body.append(script); document.body.setAttribute('style', 'color: red');"
+    )
+    assert browser.js("return typeof hostile") == "undefined"
+    assert browser.js("return getComputedStyle(document.body).color") != "rgb(255, 0, 0)"
+    fetched = browser.execute_async_script(
+        "fetch('data:,x').then(() => arguments[0]('in'), () => arguments[0]('refused'))"
+    )
+    assert fetched == "refused"
+    messages = [entry["message"] for entry in browser.get_log("browser")]
+    assert len(messages) >= 3
+    assert all("Content Security Policy" in text for text in messages[:2])
+
+
+# What it shows is what the pipeline found
+
+
+def test_the_shown_figures_are_those_of_evaluate(browser: Page, reports: Reports) -> None:
+    folder = reports("softmax_regression")
+    metrics = json.loads((folder / "metrics/evaluate.json").read_text())
+    browser.show(html_of(folder))
+    assert browser.text("accuracy") == f"{100 * metrics['accuracy']:.2f}%"
+    assert browser.text("correct") == f"{metrics['correct']:,}"
+    assert browser.text("loss") == f"{metrics['loss']:.4f}"
+    assert browser.text("macro-f1") == f"{metrics['macro_f1']:.4f}"
+    shown = browser.js(
+        "return [...document.querySelectorAll('#matrix .f1')].map((e) => e.textContent)"
+    )
+    per_class = read_csv(folder / "metrics/plots/per_class.csv")
+    assert shown == [f"{float(row['f1']):.3f}" for row in per_class]
+
+
+def test_the_matrix_counts_the_pairs_of_evaluate(browser: Page, reports: Reports) -> None:
+    folder = reports("softmax_regression")
+    counts = np.zeros((10, 10), int)
+    for row in read_csv(folder / "metrics/plots/confusion.csv"):
+        counts[int(row["actual"]), int(row["predicted"])] += 1
+    browser.show(html_of(folder))
+    cells = browser.js(
+        "return [...document.querySelectorAll('#matrix td[data-actual]')]"
+        ".map((e) => [+e.dataset.actual, +e.dataset.predicted, +e.textContent])"
+    )
+    assert len(cells) == 100
+    assert {(a, p): n for a, p, n in cells} == {(a, p): counts[a, p] for a, p, _ in cells}
+
+
+def test_the_curve_is_the_learning_curve(browser: Page, reports: Reports) -> None:
+    folder = reports("softmax_regression")
+    rows = read_csv(folder / "metrics/plots/learning_curve.csv")
+    browser.show(html_of(folder))
+    for key in ("loss", "accuracy"):
+        dots = browser.js(
+            "return [...document.querySelectorAll(`[data-key=${arguments[0]}] circle`)].map((e) =>"
+            " [e.dataset.split, e.dataset.epoch, +e.dataset.value, e.getAttribute('cx') * 1,"
+            "  e.getAttribute('cy') * 1, e.textContent])",
+            key,
+        )
+        found = {(split, epoch): value for split, epoch, value, *_ in dots}
+        assert found == {(row["split"], row["epoch"]): float(row[key]) for row in rows}
+        for split, epoch, value, _, _, title in dots:
+            text = f"{100 * value:.2f}%" if key == "accuracy" else f"{value:.3f}"
+            assert title == f"epoch {epoch}, {split}: {text}"
+        values, heights = ([dot[at] for dot in dots] for at in (2, 4))
+        slope, _ = np.polyfit(values, heights, 1)
+        assert slope < 0  # more is higher
+        assert np.corrcoef(values, heights)[0, 1] == pytest.approx(-1)
+        epochs, across = ([float(dot[at]) for dot in dots] for at in (1, 3))
+        assert np.corrcoef(epochs, across)[0, 1] == pytest.approx(1)
+
+
+def test_the_captions_tell_the_surest_mistakes_and_the_rows_tell_the_calibration(
+    browser: Page, reports: Reports
+) -> None:
+    folder = reports("softmax_regression")
+    _, labels = data.read(str(folder / "data/prepared/test.safetensors"), "np")
+    found = tensors.read(str(folder / "data/predicted/test.safetensors"))["log_probabilities"]
+    predicted, confidence = found.argmax(axis=1), np.exp(found.max(axis=1))
+    wrong = np.flatnonzero(predicted != labels)
+    surest = wrong[np.argsort(-confidence[wrong], kind="stable")][:24]
+    browser.show(html_of(folder))
+    shown = browser.js(
+        "return [...document.querySelectorAll('#mistakes button')]"
+        ".map((e) => [+e.dataset.row, e.textContent])"
+    )
+    assert shown == [
+        [
+            row,
+            f"{labels[row]} as {predicted[row]} "
+            + (">99%" if confidence[row] > 0.995 else f"{100 * confidence[row]:.0f}%"),
+        ]
+        for row in surest.tolist()
+    ]
+    tenth = np.minimum((confidence * 10).astype(int), 9)
+    assert browser.find_element(By.ID, "doubts").text.split("\n") == [
+        text
+        for at in range(10)
+        if (rows := tenth == at).any()
+        for text in (
+            f"{10 * at}\N{EN DASH}{10 * at + 10}%",
+            f"{100 * (predicted == labels)[rows].mean():.1f}% of {rows.sum():,}",
+        )
+    ]
+
+
+def test_the_recipe_and_the_hashes_are_those_of_the_files(browser: Page, reports: Reports) -> None:
+    folder = reports("softmax_regression")
+    browser.show(html_of(folder))
+    table = (
+        "return Object.fromEntries([...document.querySelectorAll(`#${arguments[0]} tr`)]"
+        ".map((row) => [...row.children].map((cell) => cell.textContent.trim())))"
+    )
+    recipe = json.loads((folder / "models/recipe.json").read_text())
+    del recipe["layers"]
+    assert browser.js(table, "recipe") == {key: str(value) for key, value in recipe.items()}
+    hashes = browser.js(table, "hashes")
+    assert len(hashes) == 3
+    for path, digest in hashes.items():
+        assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == digest
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_every_model_gives_the_logits_of_the_stage(
+    browser: Page, reports: Reports, model: str
+) -> None:
+    folder = reports(model)
+    images, _ = data.read(str(folder / "data/prepared/test.safetensors"))
+    stage = models.load(
+        str(folder / "models/model.safetensors"), str(folder / "models/recipe.json")
+    )
+    expected = stage.forward(images[:100]).T.numpy()
+    browser.show(html_of(folder))
+    found = browser.js(
+        "return arguments[0].map((image) => [...logitsOf(Float64Array.from(image))])",
+        images[:100].tolist(),
+    )
+    assert np.abs(expected - found).max() <= 1e-5
+
+
+@pytest.mark.parametrize(
+    "place", ["#mistakes button", "#samples button", "#matrix button", "#doubts button"]
+)
+def test_a_press_loads_the_image_and_its_answer(
+    browser: Page, reports: Reports, place: str
+) -> None:
+    folder = reports("softmax_regression")
+    parts = {
+        split: data.read(str(folder / f"data/prepared/{split}.safetensors"))
+        for split in ("train", "test")
+    }
+    predictions = tensors.read(str(folder / "data/predicted/test.safetensors"))["log_probabilities"]
+    browser.show(html_of(folder), prefers_reduced_motion="reduce")
+    buttons = browser.find_elements(By.CSS_SELECTOR, place)
+    for button in buttons[:: max(1, len(buttons) // 12)]:
+        browser.js("arguments[0].click()", button)
+        split, row, label = re.fullmatch(
+            r"(training|test) image (\d+): it is (\d)", browser.text("truth")
+        ).groups()
+        images, labels = parts[split.removesuffix("ing")]
+        assert browser.js("return [...image]") == images[int(row)].tolist()
+        assert int(label) == labels[int(row)]
+        digit, probability = browser.answer()
+        if split == "test":
+            assert int(digit) == predictions[int(row)].argmax()
+            assert probability == pytest.approx(np.exp(predictions[int(row)].max()), abs=5e-5)
+        if place == "#matrix button":
+            cell = browser.js("return {...arguments[0].parentElement.dataset}", button)
+            assert cell == {"actual": label, "predicted": digit}
+        assert (
+            browser.js("return document.getElementById('board').getBoundingClientRect().top") >= 0
+        )
+
+
+# Drawing
+
+
+def some_drawings(
+    seed: int, hand: Hand = ANY_HAND, height: float | None = None, tick: bool = False
+) -> list[tuple[int, Drawing]]:
+    """Twenty a digit, or a few more: each style the same number of times."""
+    random_ = random.Random(seed)
+    made = []
+    for digit, styles in STYLES.items():
+        for at in range(20):
+            drawing = drawings.draw(random_, digit, list(styles)[at % len(styles)], hand, height)
+            made.append((digit, drawings.with_tick(random_, drawing) if tick else drawing))
+    return made
+
+
+@pytest.mark.parametrize(
+    ("model", "floor", "drawn"),
+    [
+        ("softmax_regression", 0.93, some_drawings(1)),
+        ("softmax_regression", 0.95, some_drawings(2, NEAT, height=0.25)),
+        ("softmax_regression", 0.97, some_drawings(3, NEAT, tick=True)),
+        ("mlp", 0.98, some_drawings(1)),
+        ("cnn", 0.99, some_drawings(1)),
+    ],
+    ids=["any", "a quarter high", "with a stray tick", "any-mlp", "any-cnn"],
+)
+def test_drawings_are_read(
+    browser: Page,
+    reports: Reports,
+    model: str,
+    floor: float,
+    drawn: list[tuple[int, Drawing]],
+) -> None:
+    browser.show(html_of(reports(model)))
+    answers = [
+        browser.draw(drawing, ("mouse", "finger")[at % 2])[0]
+        for at, (_, drawing) in enumerate(drawn)
+    ]
+    right = [answer == str(digit) for answer, (digit, _) in zip(answers, drawn, strict=True)]
+    assert np.mean(right) >= floor, [
+        d for d, is_right in zip(drawn, right, strict=True) if not is_right
+    ]
+
+
+@pytest.mark.parametrize("model", ["softmax_regression", "cnn"])
+def test_the_answer_keeps_up_with_the_pen_on_a_slow_processor(
+    browser: Page, reports: Reports, model: str
+) -> None:
+    browser.show(html_of(reports(model)), 360, 740)
+    browser.js(
+        "delays = []; let since = null;"
+        "board.addEventListener('pointermove', (event) => { since ??= event.timeStamp; }, true);"
+        "new MutationObserver(() => { if (since !== null) delays.push(performance.now() - since);"
+        " since = null; }).observe($('answer'), { attributeFilter: ['data-probability'] });"
+    )
+    browser.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 6})
+    left, top, width = browser.board()
+    for stroke in FOUR:
+        points = [(left + x * width, top + y * width) for x, y in drawings.evenly(stroke, 0.02)]
+        for event in browsers.finger(points):
+            browser.send([event])
+    delays = browser.js("return delays")
+    assert len(delays) > 20
+    assert median(delays) < 50, delays
+    assert browser.answer()[0] == "4"
+
+
+def test_the_answer_is_grey_while_the_pen_is_down_and_told_when_it_is_up(
+    browser: Page, reports: Reports
+) -> None:
+    browser.show(html_of(reports("softmax_regression")))
+    browser.js(
+        "told = []; new MutationObserver(() => told.push($('say').textContent))"
+        ".observe($('say'), { childList: true })"
+    )
+    left, top, width = browser.board()
+    *moves, end = browsers.mouse([(left + x * width, top + y * width) for x, y in ONE[0]])
+    browser.send(moves)
+    WebDriverWait(browser, 5, 0.02).until(lambda _: browser.answer()[0] == "1")
+    assert browser.js("return [$('answer').className, told]") == ["waiting", []]
+    browser.send([end])
+    assert browser.js("return $('answer').className") == ""
+    assert [text.split(",")[0] for text in browser.js("return told")] == ["1"]
+
+
+def test_the_doubt_has_words(browser: Page, reports: Reports) -> None:
+    browser.show(html_of(reports("cnn")))
+    assert browser.text("doubt") == "Nothing yet"
+    for shape in (
+        ([(0.3, 0.2), (0.3, 0.8)], [(0.7, 0.2), (0.7, 0.8)], [(0.3, 0.5), (0.7, 0.5)]),
+        ([(0.5, 0.5)],),
+    ):
+        browser.draw(list(shape))  # an H and a dot
+        assert browser.text("doubt") == "no digit I know"
+        assert browser.js("return $('answer').className") == "waiting"
+    words = {"surely": (0.945, 1), "probably": (0.745, 0.955), "perhaps": (0.495, 0.755)}
+    seen = set()
+    for drawing in [drawing for _, drawing in some_drawings(1)][::4]:
+        digit, probability = browser.draw(drawing)
+        word, _, percent = browser.text("doubt").partition(", ")
+        if percent:
+            assert words[word][0] <= probability <= words[word][1]
+            assert percent == (f"{100 * probability:.0f}%" if probability <= 0.995 else ">99%")
+            assert browser.text("glyph") == digit
+            seen.add(word)
+    assert "surely" in seen
+
+
+def test_only_one_pointer_draws_and_others_do_no_harm(browser: Page, reports: Reports) -> None:
+    browser.show(html_of(reports("softmax_regression")), 360, 740)
+    browser.draw(ONE, "finger")
+    alone = np.array(browser.js("return strokes[0]"))
+    left, top, width = browser.board()
+    at = [{"x": left + x * width, "y": top + y * width, "id": 0} for x, y in ONE[0]]
+    palm = {"x": left + 0.9 * width, "y": top + 0.9 * width, "id": 1}
+    browser.js("$('clear').click()")
+    browser.send(  # a second finger comes, moves and goes
+        [
+            browsers.touch("touchStart", [at[0]]),
+            browsers.touch("touchStart", [at[0], palm]),
+            browsers.touch("touchMove", [at[1], palm | {"x": left + 5}]),
+            browsers.touch("touchMove", [at[2]]),
+            browsers.touch("touchEnd", []),
+        ]
+    )
+    (drawn,) = browser.js("return strokes")
+    assert np.abs(alone - drawn).max() < 0.01
+    expected = browser.answer()
+    place = browser.js("return [scrollX, scrollY]")
+    browser.send(browsers.mouse([(palm["x"], palm["y"]), (left + 9, top + 9)], button="right"))
+    assert browser.answer() == expected
+    browser.send(browsers.mouse([(left + 50, top + 50), (left + width / 2, top + width + 90)]))
+    outside = browser.answer()
+    assert outside != expected  # it was drawn to the edge, and ended outside
+    browser.send(
+        [("Input.dispatchMouseEvent", {"type": "mouseMoved", "x": left + 9, "y": top + 9})]
+    )
+    browser.settled()
+    assert browser.answer() == outside
+    browser.js("$('undo').click()")
+    assert browser.answer() == expected
+    assert browser.js("return [scrollX, scrollY]") == place
+
+
+def test_a_tap_is_a_dot_undo_takes_strokes_back_and_clear_all(
+    browser: Page, reports: Reports
+) -> None:
+    browser.show(html_of(reports("softmax_regression")))
+    browser.draw([[(0.5, 0.5)]])
+    ink = np.array(browser.js("return [...image]")).reshape(28, 28)
+    rows, columns = np.nonzero(ink)
+    assert 2 <= np.ptp(rows) + 1 <= 4
+    assert 2 <= np.ptp(columns) + 1 <= 4
+    one = browser.draw(FOUR[1:])
+    browser.draw(FOUR)
+    ActionChains(browser).key_down(Keys.CONTROL).send_keys("z").key_up(Keys.CONTROL).perform()
+    browser.draw(FOUR[:1])
+    browser.js("$('undo').click()")
+    assert browser.answer()[0] == ""
+    browser.js("$('undo').click(); $('undo').click()")  # the clearing, and the one before it
+    browser.draw(FOUR[1:])
+    assert browser.answer() == one
+    browser.js("$('clear').click()")
+    assert browser.answer()[0] == ""
+    browser.js("$('undo').click()")
+    assert browser.answer() == one
+
+
+def test_the_keyboard_alone_draws_reads_and_clears(browser: Page, reports: Reports) -> None:
+    browser.show(html_of(reports("softmax_regression")))
+    keys = ActionChains(browser).send_keys(Keys.TAB, Keys.ARROW_UP * 9, Keys.SPACE)
+    keys.send_keys(Keys.ARROW_DOWN * 18, Keys.SPACE, Keys.ARROW_LEFT * 5).perform()
+    assert browser.answer()[0] == "1"
+    assert browser.text("say").startswith("1, surely")
+    ActionChains(browser).send_keys(Keys.TAB * 4, *[Keys.TAB] * 7, Keys.ENTER).perform()
+    browser.settled()
+    assert browser.text("why-title") == "Why 1 and not 7?"
+    browser.find_element(By.ID, "board").send_keys(Keys.ESCAPE)
+    assert browser.answer()[0] == ""
+
+
+def test_the_page_brings_ink_to_the_form_that_predict_uses(
+    browser: Page, reports: Reports, small: Path
+) -> None:
+    generator = np.random.default_rng(7)
+    for side, folder in ((28, reports("softmax_regression")), (8, small)):
+        browser.show(html_of(folder))
+        for height, width in ((9, 5), (40, 40), (120, 30), (60, 200)):
+            ink = generator.random((height, width)) < 0.3
+            ink[[0, -1]], ink[:, [0, -1]] = True, True
+            found = browser.js(
+                "const [ink, width, height] = arguments;"
+                "const mask = { ink: Uint8Array.from(ink), width, height };"
+                "return [...intoForm(mask, Math.max(width, height))]",
+                ink.ravel().astype(int).tolist(),
+                width,
+                height,
+            )
+            assert np.abs(handwriting.into_form(ink, side).ravel() - found).max() < 1e-9
+
+
+# Why
+
+
+def number(text: str) -> float:
+    return float(text.replace("\N{MINUS SIGN}", "-"))
+
+
+def test_the_evidence_adds_up_to_the_lead(browser: Page, reports: Reports) -> None:
+    folder = reports("softmax_regression")
+    model = tensors.read(str(folder / "models/model.safetensors"))
+    browser.show(html_of(folder))
+    browser.draw(FOUR)
+    image = np.array(browser.js("return [...image]"))
+    for rival in (9, 2):
+        browser.find_elements(By.CSS_SELECTOR, "#tiles button")[rival].click()
+        browser.settled()
+        assert browser.text("why-title") == f"Why 4 and not {rival}?"
+        evidence = (model["0.weight"][4] - model["0.weight"][rival]).astype(float) * image
+        bias = float(model["0.bias"][4] - model["0.bias"][rival])
+        for element, value in (
+            ("why-for", evidence.clip(min=0).sum()),
+            ("why-against", evidence.clip(max=0).sum()),
+            ("why-bias", bias),
+            ("why-lead", evidence.sum() + bias),
+        ):
+            assert number(browser.text(element)) == pytest.approx(value, abs=0.0051)
+    cells = browser.js(
+        "return [...$('difference').getContext('2d').getImageData(0, 0, 28, 28).data]"
+    )
+    for at in (evidence.argmax(), evidence.argmin()):
+        red, _, blue, _ = cells[4 * at : 4 * at + 4]
+        assert (blue > red) == (evidence[at] > 0)
+
+
+def test_the_tiles_are_bars_and_evidence_on_one_scale(browser: Page, reports: Reports) -> None:
+    folder = reports("softmax_regression")
+    weight = tensors.read(str(folder / "models/model.safetensors"))["0.weight"]
+    browser.show(html_of(folder))
+    browser.draw(FOUR)
+    browser.settled()
+    image, found = browser.js("return [[...image], found]")
+    bars = browser.js(
+        "return [...document.querySelectorAll('#tiles .bar')].map((bar) =>"
+        " parseFloat(getComputedStyle(bar, '::before').width) / bar.clientWidth)"
+    )
+    assert bars == pytest.approx(found, abs=0.01)
+    full = np.flatnonzero(np.array(image) == 1)
+    opacity, of_weight = [], []
+    for digit in range(10):
+        cells = browser.js(
+            "return [...$('tiles').children[arguments[0]].firstChild.getContext('2d')"
+            ".getImageData(0, 0, 28, 28).data]",
+            digit,
+        )
+        red, _, blue, alpha = np.array(cells).reshape(-1, 4)[full].T
+        strong = np.abs(weight[digit][full]) > 0.2
+        assert ((blue > red) == (weight[digit][full] > 0))[strong].all()
+        opacity.extend(alpha)
+        of_weight.extend(np.abs(weight[digit][full]))
+    order = np.argsort(of_weight)
+    assert (np.diff(np.array(opacity)[order]) >= -2).all()  # the same for all ten tiles
+
+
+@pytest.mark.parametrize("model", ["mlp", "cnn"])
+def test_other_models_are_explained_by_what_covering_the_ink_does(
+    browser: Page, reports: Reports, model: str
+) -> None:
+    folder = reports(model)
+    stage = models.load(
+        str(folder / "models/model.safetensors"), str(folder / "models/recipe.json")
+    )
+    browser.show(html_of(folder))
+    browser.draw(FOUR)
+    browser.settled()
+    image, evidence = browser.js("return [[...image], evidence.map((values) => [...values])]")
+    square = torch.tensor(image).float().view(28, 28)
+    sums, times = torch.zeros(10, 28, 28).double(), torch.zeros(28, 28)
+    windows = []
+    for top in range(-4, 28, 2):
+        for left in range(-4, 28, 2):
+            place = slice(max(0, top), top + 5), slice(max(0, left), left + 5)
+            if square[place].any():
+                windows.append(place)
+    without = square.repeat(len(windows), 1, 1)
+    for covered, place in zip(without, windows, strict=True):
+        covered[place] = 0
+    before = stage.forward(square.view(1, -1)).clone()
+    change = before - stage.forward(without.view(len(windows), -1))
+    for at, place in enumerate(windows):
+        sums[:, *place] += change[:, at, None, None]
+        times[place] += 1
+    expected = (square * sums / times.clamp(min=1)).view(10, -1)
+    assert np.abs(expected.numpy() - evidence).max() < 1e-9
+
+
+# Training in the page
+
+
+def test_the_pages_permutations_and_digests_are_those_of_the_pipeline(
+    browser: Page, reports: Reports
+) -> None:
+    browser.show(html_of(reports("softmax_regression")))
+    for seed, epoch, count in ((777, 1, 600), (0, 2, 7), (2**63 - 1, 10_000, 1000), (1, 3, 1)):
+        found = browser.js(
+            "return [...permutation(BigInt(arguments[0]), arguments[1], arguments[2])]",
+            str(seed),
+            epoch,
+            count,
+        )
+        assert found == np.random.default_rng([seed, epoch]).permutation(count).tolist()
+    for length in (0, 3, 55, 56, 64, 1000):
+        content = bytes(range(256)) * 4
+        found = browser.js("return sha256(Uint8Array.from(arguments[0]))", list(content[:length]))
+        assert found == hashlib.sha256(content[:length]).hexdigest()
+
+
+def test_the_browser_trains_every_epoch_to_the_recorded_bits(
+    browser: Page, reports: Reports
+) -> None:
+    folder = reports("softmax_regression")
+    recorded = {
+        int(row["epoch"]): row["sha256"]
+        for row in read_csv(folder / "metrics/plots/learning_curve.csv")
+    }
+    browser.show(html_of(folder))
+    assert browser.draw(FOUR)[0] == "4"
+    browser.settled()
+    before = browser.js("return $('tiles').children[4].firstChild.toDataURL()")
+    browser.js(
+        "seen = {}; pictures_seen = new Set(); new MutationObserver(() => {"
+        " const { epoch, hash } = $('train-hash').dataset; if (hash) seen[epoch] = hash;"
+        " pictures_seen.add($('tiles').children[4].firstChild.toDataURL());"
+        "}).observe($('train-hash'), { attributes: true })"
+    )
+    file = browser.find_element(By.ID, "train-file")
+    file.send_keys(str(folder / "data/prepared/train.safetensors"))
+    WebDriverWait(browser, 60, 0.2).until(
+        lambda _: browser.js("return $('train-progress').value") == 1
+    )
+    assert browser.js("return seen") == {str(epoch): digits for epoch, digits in recorded.items()}
+    assert f"All {len(recorded)} epochs" in browser.text("train-hash")
+    rows = browser.find_element(By.ID, "train-rows").text.split("\n")
+    assert rows == [f"{e} {d} {d} \N{CHECK MARK} the same" for e, d in recorded.items()]
+    assert browser.js("return pictures_seen.size") >= len(recorded)
+    browser.settled()
+    # The start was carried, trained and rounded as the model was: the same picture again.
+    assert browser.js("return $('tiles').children[4].firstChild.toDataURL()") == before
+    browser.find_element(By.ID, "reset").click()
+    assert browser.js("return tensors === recorded")
+
+
+def test_a_shuffled_recipe_with_momentum_is_trained_to_the_same_bits(
+    browser: Page, small: Path
+) -> None:
+    stages.small_parameters(
+        **{"train.shuffle": True, "train.momentum": 0.5, "train.decay": "linear"},
+        **{"train.seed": 2**40, "train.epochs": 3, "train.init": "normal", "train.drop_last": True},
+        **{"train.learning_rate": 0.1, "train.batch_size": 40},
+    )
+    for stage in ("train", "evaluate", "report"):
+        stages.run_stage(stage).expect(0)
+    browser.show(html_of(small))
+    file = browser.find_element(By.ID, "train-file")
+    file.send_keys(str(small / "data/prepared/test.safetensors"))
+    WebDriverWait(browser, 20, 0.05).until(
+        lambda _: browser.js("return $('train-progress').value") == 1
+    )
+    assert "The bits differ" in browser.text("train-hash")
+    file.send_keys(str(small / "data/prepared/train.safetensors"))
+    WebDriverWait(browser, 20, 0.05).until(lambda _: "All 3" in browser.text("train-hash"))
+    file.send_keys(str(small / "models/model.safetensors"))
+    WebDriverWait(browser, 20, 0.05).until(lambda _: "cannot be used" in browser.text("train-hash"))
+
+
+def test_one_step_on_a_drawing_moves_the_model_towards_what_one_says_and_reset_takes_it_back(
+    browser: Page, reports: Reports
+) -> None:
+    browser.show(html_of(reports("softmax_regression")))
+    _, probability = browser.draw(FOUR)
+    browser.find_elements(By.CSS_SELECTOR, "#tiles button")[9].click()
+    browser.settled()
+    lead = number(browser.text("why-lead"))
+    assert browser.text("step") == "No, this is 9"
+    model, image = browser.js("return [[...tensors['0.weight']], [...image]]")
+    browser.find_element(By.ID, "step").click()
+    browser.settled()
+    assert number(browser.text("why-lead")) < lead
+    weight = torch.tensor(model, dtype=torch.float64).view(10, 784).requires_grad_()
+    bias = torch.tensor(browser.js("return [...recorded['0.bias']]"), dtype=torch.float64)
+    logits = weight @ torch.tensor(image, dtype=torch.float64) + bias
+    torch.nn.functional.cross_entropy(logits[None], torch.tensor([9])).backward()
+    expected = weight.detach() - 0.5 / 100 * weight.grad
+    found = np.array(browser.js("return [...tensors['0.weight']]")).reshape(10, 784)
+    assert np.abs(expected.numpy() - found).max() < 5e-6
+    browser.find_element(By.ID, "reset").click()
+    assert browser.answer()[1] == probability
+    assert not browser.find_element(By.ID, "reset").is_displayed()
+
+
+# Everywhere
+
+INSIDE = """
+const inside = (element) => { const { left, top, right, bottom } = element.getBoundingClientRect();
+  return left >= 0 && top >= 0 && right <= innerWidth && bottom <= innerHeight; };
+return [...document.querySelectorAll(arguments[0])].map(inside)
+"""
+
+
+@pytest.mark.parametrize("model", ["softmax_regression", "cnn"])
+def test_board_and_answer_are_in_the_window_on_every_device(
+    browser: Page, reports: Reports, model: str
+) -> None:
+    browser.show(html_of(reports(model)))
+    for width, height in ((360, 740), (412, 915), (768, 1024), (1280, 800)):
+        browser.resize(width, height)
+        browser.draw(FOUR)
+        assert browser.js(INSIDE, "#board, #answer, #tiles button") == [True] * 12, (width, height)
+        for element in ("board", "answer"):
+            assert browser.find_element(By.ID, element).is_displayed()
+    # Phones that lie on their side, tablets, 200 and 400 % zoom of 1280 x 800.
+    for width, height in ((740, 360), (480, 800), (600, 900), (831, 900), (640, 400), (320, 568)):
+        browser.resize(width, height)
+        assert browser.js("return document.documentElement.scrollWidth") <= width
+        assert browser.js(INSIDE, "#board") == [True]
+        if width >= 600:
+            assert browser.js(INSIDE, "#answer") == [True]
+    browser.resize(320, 200)
+    assert browser.js("return document.documentElement.scrollWidth") <= 320
+
+
+def test_controls_are_large_enough_for_fingers(browser: Page, reports: Reports) -> None:
+    for model in ("softmax_regression", "cnn"):
+        browser.show(html_of(reports(model)), 360, 740)
+        browser.draw(FOUR)
+        small = browser.js(
+            "return [...document.querySelectorAll('button, input, summary, #board')]"
+            ".filter((e) => e.offsetParent).map((e) => [e.outerHTML.slice(0, 60),"
+            " e.getBoundingClientRect().width, e.getBoundingClientRect().height])"
+            ".filter(([, width, height]) => width < 44 || height < 44)"
+        )
+        assert small == []
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("model", ["softmax_regression", "cnn"])
+def test_axe_finds_nothing_in_any_state(
+    browser: Page, reports: Reports, model: str, scheme: str
+) -> None:
+    axe = importlib.resources.files("axe_core_python") / "axe.min.js"
+
+    def violations() -> list[str]:
+        browser.settled()
+        return browser.execute_async_script(
+            "axe.run(document).then(({ violations }) => arguments[0]("
+            "violations.flatMap(({ id, nodes }) => nodes.map(({ html }) => `${id}: ${html}`))))"
+        )
+
+    browser.show(html_of(reports(model)), prefers_color_scheme=scheme)
+    browser.js(axe.read_text(encoding="utf-8"))
+    assert violations() == []
+    browser.draw(FOUR)
+    assert violations() == []
+    browser.js("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+    browser.js("document.querySelector('#mistakes button').click()")
+    if model == "softmax_regression":
+        browser.js("$('step').click()")
+    assert violations() == []
+    browser.resize(360, 740)
+    assert violations() == []
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_it_prints_on_two_pages_with_its_bars(browser: Page, reports: Reports, model: str) -> None:
+    browser.show(html_of(reports(model)), prefers_color_scheme="dark")
+    browser.draw(FOUR)
+    browser.settled()
+    printed = browser.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})["data"]
+    assert len(re.findall(rb"/Type\s*/Page\b", base64.b64decode(printed))) == 2
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    styles = browser.js(
+        "const bar = getComputedStyle(document.querySelector('.best .bar'), '::before');"
+        "return [bar.printColorAdjust, bar.backgroundColor, bar.width !== '0px',"
+        " getComputedStyle($('board')).filter, getComputedStyle(document.body).color]"
+    )
+    assert styles == ["exact", "rgb(31, 102, 176)", True, "none", "rgb(27, 29, 34)"]
+
+
+def test_forced_colours_keep_bars_and_ink(browser: Page, reports: Reports) -> None:
+    browser.show(html_of(reports("cnn")), forced_colors="active", prefers_color_scheme="dark")
+    browser.draw(FOUR)
+    browser.settled()
+    bar, board, best, rival = browser.js(
+        "const style = (at, part) => getComputedStyle(document.querySelector(at), part);"
+        "return [style('.best .bar', '::before').backgroundColor, style('#board').backgroundColor,"
+        " style('.best').outlineStyle, style('.rival').outlineStyle]"
+    )
+    assert bar == "rgb(116, 176, 238)"
+    assert board == "rgb(255, 255, 255)"  # under black ink
+    assert (best, rival) == ("solid", "dashed")
+
+
+def test_dark_and_calm_are_respected(browser: Page, reports: Reports) -> None:
+    browser.show(
+        html_of(reports("cnn")), prefers_color_scheme="dark", prefers_reduced_motion="reduce"
+    )
+    assert browser.js("return getComputedStyle(document.documentElement).backgroundColor") == (
+        "rgb(21, 22, 26)"
+    )
+    assert "invert" in browser.js("return getComputedStyle($('board')).filter")
+    assert (
+        browser.js(
+            "scrollTo(0, 3000); document.querySelector('#samples button').click(); return scrollY"
+        )
+        < 100
+    )
+
+
+def test_without_javascript_the_page_says_so_and_shows_its_figures(
+    browser: Page, reports: Reports
+) -> None:
+    browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": True})
+    try:
+        browser.show(html_of(reports("softmax_regression")))
+        text = browser.execute_cdp_cmd("DOM.getDocument", {"depth": 1})["root"]["nodeId"]
+        node = browser.execute_cdp_cmd(
+            "DOM.querySelector", {"nodeId": text, "selector": "noscript p"}
+        )
+        assert node["nodeId"]
+        box = browser.execute_cdp_cmd("DOM.getBoxModel", {"nodeId": node["nodeId"]})["model"]
+        assert box["height"] > 10
+        shown = browser.execute_cdp_cmd("DOM.getOuterHTML", {"nodeId": node["nodeId"]})
+        assert "switched off" in shown["outerHTML"]
+    finally:
+        browser.execute_cdp_cmd("Emulation.setScriptExecutionDisabled", {"value": False})
+
+
+# Other data
+
+
+def test_other_data_have_their_own_names_and_no_talk_of_digits(browser: Page, small: Path) -> None:
+    for dataset, kind in (("Fashion-MNIST", "garment"), ("something", "class")):
+        stages.small_parameters(**{"fetch.dataset": dataset})
+        stages.run_stage("report").expect(0)
+        browser.show(html_of(small))
+        browser.js("$('example').click()")
+        browser.settled()
+        text = browser.js("return document.documentElement.outerHTML")
+        assert "digit" not in re.sub(r"(?s)<script.*?</script>|data-digit", "", text)
+        assert browser.js("return document.title") == f"Which {kind} is it?"
+        names = [tile.text for tile in browser.find_elements(By.CSS_SELECTOR, "#tiles b")]
+        assert names == (
+            ["T-shirt", "Trouser", "Pullover", "Dress"] if kind == "garment" else list("0123")
+        )
+        assert browser.text("glyph") in names
+
+
+def test_images_of_another_size_are_drawn_and_read(browser: Page, small: Path) -> None:
+    browser.show(html_of(small))
+    browser.draw([[(0.1, 0.1), (0.3, 0.3)]])
+    assert browser.js("return [image.length, $('seen').width]") == [64, 8]
+    assert browser.answer()[1] > 0

@@ -1,0 +1,63 @@
+"""Tensors on disk, read back by safetensors' own reader too."""
+
+import zlib
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors import safe_open
+from safetensors.numpy import load_file
+
+from src import tensors
+
+ARRAYS = {
+    "weight": np.random.default_rng(0).random((3, 4), np.float32),
+    "bias": np.arange(3, dtype=np.int64),
+}
+
+
+@pytest.fixture(autouse=True)
+def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+def test_what_is_read_is_what_was_written_in_either_framework() -> None:
+    tensors.write("x", ARRAYS)
+    for found in (tensors.read("x"), tensors.read("x", "pt"), load_file("x")):
+        assert found.keys() == ARRAYS.keys()
+        for name, array in ARRAYS.items():
+            assert np.array_equal(np.asarray(found[name]), array)
+    assert isinstance(tensors.read("x", "pt")["bias"], torch.Tensor)
+    assert isinstance(tensors.read("x")["bias"], np.ndarray)
+
+
+def test_arrays_in_fortran_order_are_not_scrambled() -> None:
+    tensors.write("x", {name: np.asfortranarray(array) for name, array in ARRAYS.items()})
+    assert np.array_equal(load_file("x")["weight"], ARRAYS["weight"])
+    tensors.write("x", {"weight": ARRAYS["weight"].T})
+    assert np.array_equal(tensors.read("x")["weight"], ARRAYS["weight"].T)
+
+
+def test_the_bytes_depend_on_the_content_alone_and_carry_its_crc_32() -> None:
+    tensors.write("x", ARRAYS)
+    tensors.write("y", dict(reversed(ARRAYS.items())))
+    assert Path("x").read_bytes() == Path("y").read_bytes()
+    expected = zlib.crc32(ARRAYS["bias"].tobytes() + ARRAYS["weight"].tobytes())
+    with safe_open("x", framework="np") as file:
+        assert file.metadata() == {"crc32": f"{expected:08x}"}  # two keys come in random order
+    assert tensors.recorded_checksum("x") == f"{expected:08x}"
+
+
+def test_a_changed_bit_is_found_unless_the_reader_was_told_not_to_look() -> None:
+    tensors.write("x", ARRAYS)
+    Path("x").write_bytes(Path("x").read_bytes()[:-1] + b"!")
+    with pytest.raises(OSError, match=r"^x is damaged \(its checksum differs\); `make restore"):
+        tensors.read("x")
+    assert tensors.read("x", verify=False).keys() == ARRAYS.keys()
+
+
+def test_a_damaged_file_has_no_checksum() -> None:
+    Path("x").write_bytes(b"not a tensor")
+    with pytest.raises(OSError, match=r"^x is damaged"):
+        tensors.recorded_checksum("x")
