@@ -46,18 +46,23 @@ def train(
     # Views made once: in a small step each counts.
     wanted = [targets[None, share] for share in shares]
     picks = [(images if order is None else order)[share] for share in shares]
+    counts = [share.stop - share.start for share in shares]
+    gaps = change.new_empty(1, sum(counts))
+    totals, predicted = torch.empty_like(gaps), labels.new_empty(1, sum(counts))
+    seen = [*zip(*(kept.split(counts, dim=1) for kept in (gaps, totals, predicted)), strict=True)]
     minus_ones = change.new_full((1, size), -1)
     moves = np.zeros((len(batches), 2), int)
 
     def run_epoch() -> tuple[torch.Tensor, torch.Tensor]:
         """Return the losses and the hits of the rows that this process sees."""
-        seen = []
-        per_step = zip(picks, moves.tolist(), wanted, factors, scales, strict=True)
-        for pick, move, target, factor, scale in per_step:
+        per_step = zip(picks, moves.tolist(), wanted, factors, scales, seen, strict=True)
+        for pick, move, target, factor, scale, kept in per_step:
             batch = pick if order is None else images[pick]
             logits = model.forward(shifted(batch, *move))
-            error, gaps, totals, predicted = exact.softmax(logits)
-            seen.append((gaps.gather(0, target), totals, predicted))
+            error, gap, total, best = exact.softmax(logits)
+            torch.gather(gap, 0, target, out=kept[0])
+            kept[1].copy_(total)
+            kept[2].copy_(best)
             error.scatter_add_(0, target, minus_ones)
             model.backward(grids.ERRORS.round_(error))
             group.add_up(model.gradient)
@@ -66,8 +71,7 @@ def train(
             torch.mul(velocity, scale, out=change)
             model.parameters.sub_(change)
             model.snap()
-        gaps, totals, predicted = (torch.cat(parts, dim=-1) for parts in zip(*seen, strict=True))
-        return gaps[0] + exact.log(totals), predicted == torch.cat(wanted, dim=1)[0]
+        return (gaps + exact.log(totals))[0], (predicted == torch.cat(wanted, dim=1))[0]
 
     if model.parameters.is_cuda and group.size == 1 and not settings.shift:
         run_epoch = captured(run_epoch, model.parameters, velocity)

@@ -6,7 +6,6 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from tests.support import clones
@@ -45,25 +44,21 @@ def test_the_remedy_for_a_copy_that_is_damaged_in_dvcs_cache_heals_it_in_a_path_
     assert run(clone, "git", "status", "--porcelain", "--untracked-files=no").stdout == ""
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ("epochs: null", "train.epochs: must be an integer from 1 to 10000 (given: None)"),
-        ("epochs: {a: 1}", "train.epochs: must be an integer from 1 to 10000 (given: {'a': 1})"),
-        ("epoch: 5", "train.epochs: missing; must be an integer from 1 to 10000"),
-        ("epochs: '5; touch x $(touch x)'", "(given: '5; touch x $(touch x)')"),
-    ],
-)
-def test_repro_with_a_bad_parameter_says_so_runs_nothing_and_recovers(
-    change: str, message: str, workspace: Path, run: Run
+def test_repro_with_a_bad_parameter_says_so_runs_no_shell_command_and_recovers(
+    workspace: Path, run: Run
 ) -> None:
     params = workspace / "params.yaml"
     committed = params.read_text(encoding="utf-8")
-    params.write_text(committed.replace("epochs: 5", change), encoding="utf-8")
-    result = run(workspace, "dvc", "repro", "train", check=False)
-    assert result.returncode
-    assert message in result.stdout
-    assert "Traceback" not in result.stdout
+    for change, message in (
+        ("epochs: {a: 1}", "train.epochs: must be an integer from 1 to 10000 (given: {'a': 1})"),
+        ("epoch: 5", "train.epochs: missing; must be an integer from 1 to 10000"),
+        ("epochs: '5; touch x $(touch x)'", "(given: '5; touch x $(touch x)')"),
+    ):
+        params.write_text(committed.replace("epochs: 5", change), encoding="utf-8")
+        result = run(workspace, "dvc", "repro", "train", check=False)
+        assert result.returncode
+        assert message in result.stdout
+        assert "Traceback" not in result.stdout
     params.write_text(committed, encoding="utf-8")
     run(workspace, "dvc", "repro")
     assert run(workspace, "git", "status", "--porcelain").stdout == ""  # no x, and all is back
