@@ -69,7 +69,8 @@ test: $(DEV) ## run all tests
 
 .PHONY: mutants
 mutants: $(DEV) ## change the code in every place, and count the changes that no test notices
-	mutmut run
+	python -m tests.support.mutants run
+	python -m tests.support.mutants results
 
 .PHONY: lint
 lint: $(DEV) ## check style, format and types
