@@ -21,6 +21,8 @@ $(RUN): requirements.lock
 	@PATH="$(OUTER_PATH)"; echo "making $(VENV) with $(PYTHON)"; \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")' && \
 	$(PYTHON) -m venv --clear $(VENV)
+	@# Older ones say nothing for minutes while they install PyTorch.
+	python -m pip --disable-pip-version-check install --quiet 'pip>=25.1'
 	$(PIP) requirements.lock
 	@touch $@
 
@@ -67,7 +69,8 @@ test: $(DEV) ## run all tests
 
 .PHONY: mutants
 mutants: $(DEV) ## change the code in every place, and count the changes that no test notices
-	mutmut run
+	python -m tests.support.mutants run
+	python -m tests.support.mutants results
 
 .PHONY: lint
 lint: $(DEV) ## check style, format and types

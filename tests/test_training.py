@@ -64,7 +64,8 @@ def plain_curve(**changes: Any) -> np.ndarray:
 def test_the_learning_curve_is_a_plain_loops_and_each_setting_shows_in_it(
     model: str, setting: dict[str, Any], off: dict[str, Any]
 ) -> None:
-    rate = 0.02 if "momentum" in setting else 0.2
+    # At these rates no row lies so near between two classes that the grids decide its class.
+    rate = 0.015 if "momentum" in setting else 0.15
     train(**{"model": model, "learning_rate": rate, "epochs": 3} | setting).expect(0)
     found, _ = curve()
     np.testing.assert_allclose(found, plain_curve(), rtol=0, atol=1e-3)
@@ -117,7 +118,7 @@ def test_of_equal_logits_the_first_class_counts_as_predicted() -> None:
 def test_a_model_that_a_reader_adds_trains_and_is_scored(monkeypatch: pytest.MonkeyPatch) -> None:
     deep = lambda classes: [Linear(30), Relu(), Linear(20), Relu(), Linear(classes)]  # noqa: E731
     monkeypatch.setitem(models.MODELS, "deep", deep)
-    train(model="deep", epochs=3, learning_rate=0.1).expect(0)
+    train(model="deep", epochs=3, learning_rate=0.3).expect(0)
     np.testing.assert_allclose(curve()[0], plain_curve(), rtol=0, atol=1e-3)
     stages.run_stage("evaluate").expect(0)
     assert files.read_json("metrics/evaluate.json")["loss"] == pytest.approx(curve()[0][-1, 2])
