@@ -21,6 +21,8 @@ $(RUN): requirements.lock
 	@PATH="$(OUTER_PATH)"; echo "making $(VENV) with $(PYTHON)"; \
 	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed")' && \
 	$(PYTHON) -m venv --clear $(VENV)
+	@# Older ones say nothing for minutes while they install PyTorch.
+	python -m pip --disable-pip-version-check install --quiet 'pip>=25.1'
 	$(PIP) requirements.lock
 	@touch $@
 

@@ -19,7 +19,12 @@ from src import files
 # The pictures must not depend on a matplotlibrc that a user may have.
 matplotlib.rcdefaults()
 matplotlib.rcParams.update(
-    {"figure.dpi": 140, "axes.spines.top": False, "axes.spines.right": False}
+    {
+        "figure.dpi": 140,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "image.interpolation": "nearest",  # smoothing rounds in another way on another processor
+    }
 )
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#b8b8b8"
 BINS = 10
@@ -68,9 +73,7 @@ def samples(images: np.ndarray, labels: np.ndarray, columns: int = 12) -> Figure
         grid[label, : len(found), 1:-1, 1:-1] = found.reshape(-1, side, side)
     figure = Figure((6, 0.48 * classes))
     axes = figure.add_axes((0.05, 0.01, 0.94, 0.98), frame_on=False)
-    axes.imshow(
-        grid.transpose(0, 2, 1, 3).reshape(classes * cell, -1), "gray_r", interpolation="nearest"
-    )
+    axes.imshow(grid.transpose(0, 2, 1, 3).reshape(classes * cell, -1), "gray_r")
     axes.set_yticks(np.arange(classes) * cell + (cell - 1) / 2, [str(c) for c in range(classes)])
     axes.set_xticks([])
     axes.tick_params(length=0)

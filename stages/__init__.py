@@ -4,8 +4,8 @@ import os
 import signal
 
 # Threads that wait for work by spinning would fight with other programs for the cores. OpenMP
-# reads this once, when torch is imported.
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+# reads this once, when torch is imported; in lower case, as a Turkish i is no I to it.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 
 def _leave(*_: object) -> None:

@@ -27,8 +27,8 @@ COMPUTE = """
 # Move, make or convert values without a change of any that is a float64.
 MOVE = """
     arange cat clone contiguous copy dim double empty_like flatten from_numpy get getitem len bool
-    long new_empty new_full new_ones new_tensor new_zeros numel permute reshape setitem stack t
-    tensor to tolist unbind unfold view view_as zero zeros zeros_like
+    long new_empty new_full new_ones new_tensor new_zeros numel permute reshape setitem split stack
+    t tensor to tolist unbind unfold view view_as zero zeros zeros_like
 """
 ALLOWED = set(f"{COMPUTE} {MOVE}".split())
 # Whose names a source may call as well: Python's, NumPy's whole numbers, CUDA's and our own.

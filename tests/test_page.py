@@ -146,6 +146,9 @@ def test_the_policy_lets_nothing_in_but_the_pages_own_script(
     )
     assert browser.js("return typeof hostile") == "undefined"
     assert browser.js("return getComputedStyle(document.body).color") != "rgb(255, 0, 0)"
+    policy = browser.find_element(By.CSS_SELECTOR, "meta[http-equiv]").get_attribute("content")
+    assert policy.startswith("default-src 'none'; script-src 'sha256-")
+    assert "unsafe" not in policy
     fetched = browser.execute_async_script(
         "fetch('data:,x').then(() => arguments[0]('in'), () => arguments[0]('refused'))"
     )
