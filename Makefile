@@ -46,6 +46,7 @@ report: $(RUN) ## make the report and say where its page is
 .PHONY: restore
 restore: $(RUN) ## make a damaged file anew: make restore FILE=models/model.safetensors
 	@# DVC takes a read-only file in its cache for sound, and would hand out a damaged one for ever.
+	@test -n "$(FILE)" || { echo "usage: make restore FILE=PATH"; exit 2; }
 	chmod -R u+w "$$(dvc cache dir)/files"
 	rm -f -- "$(FILE)"
 	dvc repro

@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as stages/__init__.py, before torch
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as stages/__init__.py, before torch
 
 import torch
 

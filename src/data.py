@@ -32,7 +32,7 @@ def sha256(images: np.ndarray, labels: np.ndarray) -> str:
 
 
 def check(images: np.ndarray, labels: np.ndarray, pinned: str | None = None) -> None:
-    """Hold fetched data to their form, and to the pinned digest if there is one.
+    """Check the form of fetched data, and their digest if one is pinned.
 
     Raises:
         WrongContentError: another digest; names both.

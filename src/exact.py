@@ -13,7 +13,8 @@ import torch
 
 from src import grids
 
-# exp(-i / 2^14) for i from 0 to 28 * 2^14 - 1, on a grid of 2^-40: beyond, it rounds to 0.
+# exp(-i / 2^14) for i from 0 to 28 * 2^14 - 1, on a grid of 2^-40. The last entry is one step, and
+# larger gaps take it too: no probability is 0.
 RESOLUTION = 2**14
 LAST = 28 * RESOLUTION - 1
 EXPONENTIALS = grids.Grid(2.0**-40, 1)

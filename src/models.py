@@ -170,9 +170,12 @@ def load(model_path: str, recipe_path: str, device: torch.device = CPU) -> Model
         OSError: a file is missing, may not be read, is damaged or does not fit the other.
     """
     recipe = files.read_json(recipe_path)
+    with files.reading(recipe_path):
+        model = build(recipe["model"], recipe["pixels"], recipe["classes"], device)
+        if model.describe() != recipe["layers"]:
+            raise ValueError(f"src/models.py has another {recipe['model']} now")
     found = tensors.read(model_path)
     with files.reading(model_path):
-        model = build(recipe["model"], recipe["pixels"], recipe["classes"], device)
         if {key: array.shape for key, array in found.items()} != {
             key: shape for key, (_, shape) in model.places.items()
         }:

@@ -28,7 +28,8 @@ def main() -> None:
     train_images, train_labels = data.read(TRAIN_DATA, "np")
     images, labels = data.read(TEST_DATA, "np")
     predictions = tensors.read(PREDICTIONS)
-    log_probabilities = predictions["log_probabilities"]
+    with files.reading(PREDICTIONS):
+        log_probabilities, confusion = predictions["log_probabilities"], predictions["confusion"]
     model = tensors.read(MODEL)
     figures.write(SAMPLES, figures.samples(train_images, train_labels))
     first = next(tensor for name, tensor in model.items() if name.endswith("weight"))
@@ -48,7 +49,7 @@ def main() -> None:
         per_class=files.read_csv(
             PER_CLASS, label=int, precision=float, recall=float, f1=float, support=int
         ),
-        confusion=predictions["confusion"],
+        confusion=confusion,
         images=images,
         labels=labels,
         log_probabilities=log_probabilities,

@@ -45,11 +45,11 @@ def main() -> None:
     start = model.state_dict()
     if processes.size == 1:
         images = images.to(chosen)  # several send the rows of their shares
-    test_images, test_labels = (part.to(chosen) for part in data.read(TEST_DATA))
+    is_first = processes.rank == 0
+    test_rows = [part.to(chosen) for part in data.read(TEST_DATA)] if is_first else []
 
     curve = []
     epochs = training.train(model, images, labels.to(chosen), settings, processes)
-    is_first = processes.rank == 0
     bar = tqdm(
         epochs,
         total=settings.epochs,
@@ -60,6 +60,7 @@ def main() -> None:
     for epoch, train in enumerate(bar, 1):
         if not is_first:
             continue
+        test_images, test_labels = test_rows
         test = scores.score(model.log_probabilities(test_images, settings.batch_size), test_labels)
         digits = model.sha256()[:8]
         curve += [(epoch, "train", *train, digits), (epoch, "test", *test, digits)]

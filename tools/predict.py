@@ -44,7 +44,10 @@ def main() -> int:
     arguments = parser.parse_args()
     recipe = str(Path(arguments.model).with_name("recipe.json"))
     model = models.load(arguments.model, recipe)
-    side = math.isqrt(files.read_json(recipe)["pixels"])
+    pixels = files.read_json(recipe)["pixels"]
+    side = math.isqrt(pixels)
+    if side**2 != pixels:
+        raise command.UsageError(f"the model's images, of {pixels} pixels, are not square")
     records, failed = [], False
     for path in arguments.image:
         shown = path if path.isprintable() else ascii(path)
