@@ -13,6 +13,7 @@ import argparse
 import hashlib
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 import sysconfig
@@ -122,6 +123,9 @@ def main() -> None:
     parser.add_argument("folder", metavar="FOLDER", type=Path)
     parser.add_argument("machines", metavar="MACHINE", nargs="*")
     given = parser.parse_args()
+    for qemu in {f"qemu-{machine.partition(':')[0]}" for machine in given.machines}:
+        if qemu not in ("qemu-aarch64", "qemu-x86_64") or not shutil.which(qemu):
+            parser.error(f"{qemu} is not here or not for this; `apt-get install qemu-user`")
     given.folder.mkdir(parents=True, exist_ok=True)
     stages = yaml.safe_load(Path("dvc.lock").read_text())["stages"]
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
