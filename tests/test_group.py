@@ -82,10 +82,10 @@ def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) ->
         raise RuntimeError("connection closed by peer")
 
     first.setattr(dist, "all_reduce", of_nobody)
-    with pytest.raises(OSError, match="^another process is gone, or silent for 120 s; no model"):
+    with pytest.raises(OSError, match=r"^another process is gone, or silent for 120 s; no model"):
         joined.add_up(values)
     joined.agent += 1  # as if the agent had died, and another process had become the parent
-    with pytest.raises(OSError, match="^the agent that started this process is gone; no model"):
+    with pytest.raises(OSError, match=r"^the agent that started this process is gone; no model"):
         joined.add_up(values)
 
 
