@@ -142,7 +142,7 @@ class Model:
 
         They are float32, which holds each of them exactly.
         """
-        snapped = self.snapped.cpu().numpy().astype(np.float32) + np.float32(0)  # no -0
+        snapped = self.snapped.cpu().numpy().astype(np.float32)
         return {key: snapped[place].reshape(shape) for key, (place, shape) in self.places.items()}
 
     def describe(self) -> list[dict[str, object]]:

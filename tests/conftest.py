@@ -22,6 +22,11 @@ SLOW_FIXTURES = {"environment", "reproduced", "openml", "pip", "browser"}
 FAST_LIMIT = 3.0  # seconds of a processor: a busy machine is not the test's fault
 
 
+def pytest_configure() -> None:
+    """Keep torch to one thread where a test does not ask for more: the workers share the cores."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark every test as fast that uses no slow fixture."""
     for item in items:

@@ -62,6 +62,18 @@ def test_weights_share_one_scale_around_zero_blue_for_and_red_against() -> None:
     assert min(pixel(figure, tiles[5], 14, 14)) > 100  # pale: it is near 0
 
 
+def test_small_images_are_not_smoothed() -> None:
+    """Smoothing is a sum of floats that another processor rounds in another way."""
+    weight = np.random.default_rng(2).choice([-1.0, 1.0], (40, 784))
+    figure = figures.weights(weight)
+    figures.write("figure.png", figure)
+    across, up = figure.axes[0].transData.transform((14, 14))
+    with Image.open("figure.png") as picture:
+        x, y = int(across), int(picture.height - up)
+        tile = picture.crop((x - 30, y - 30, x + 30, y + 30))
+        assert len(tile.getcolors()) == 2
+
+
 def test_weights_of_a_convolution_are_drawn_and_no_more_than_forty() -> None:
     weight = np.random.default_rng(3).normal(size=(41, 1, 5, 5))
     *tiles, _ = figures.weights(weight).axes
