@@ -45,8 +45,9 @@ def test_softmax_and_its_logarithm_are_torchs_within_1e_4(size: float) -> None:
 
 def test_the_first_of_equal_logits_is_predicted_and_nan_becomes_no_index() -> None:
     z = torch.tensor([[2.0, math.nan], [2.0, 0], [1.0, 0]], dtype=torch.float64)
-    probabilities, _, _, predicted = exact.softmax(z)
+    probabilities, _, totals, predicted = exact.softmax(z)
     assert predicted[0] == 0
+    assert totals[0] == 1 + 1 + exact.exponentials(CPU)[2**14]
     assert probabilities[0, 0] == probabilities[1, 0]
 
 

@@ -92,6 +92,14 @@ def test_what_is_no_record_is_damaged(content: str) -> None:
         files.read_json("record")
 
 
+def test_a_file_of_another_form_is_named_with_the_one_that_is_expected() -> None:
+    files.write("other", "[]")
+    with pytest.raises(OSError, match=r"^other is damaged \(expected names and values\); "):
+        files.read_json("other")
+    with pytest.raises(OSError, match=r"^other is damaged \(expected rows of epoch, loss\); "):
+        files.read_csv("other", epoch=int, loss=float)
+
+
 @pytest.mark.parametrize(
     "content",
     ["", "epoch,loss\n", "epoch\n1\n", "loss,epoch\n1,2\n"]

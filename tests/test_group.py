@@ -41,7 +41,7 @@ def free_port() -> int:
 @pytest.fixture
 def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
     """Set what torchrun tells the first of its processes, of which there is one."""
-    place = {"RANK": 0, "LOCAL_RANK": 0, "WORLD_SIZE": 1}
+    place = {"RANK": 0, "LOCAL_RANK": 3, "WORLD_SIZE": 1}
     for name, value in (place | {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": free_port()}).items():
         monkeypatch.setenv(name, str(value))
     yield monkeypatch
@@ -64,7 +64,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
 def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) -> None:
     joined = group.join(CPU)
     assert isinstance(joined, Processes)
-    assert (joined.rank, joined.local_rank, joined.size) == (0, 0, 1)
+    assert (joined.rank, joined.local_rank, joined.size) == (0, 3, 1)
     values = torch.tensor([1.0, 2.0])
     joined.add_up(values)
     joined.agree(seed=1, model="mlp")
@@ -77,13 +77,20 @@ def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) ->
     message = "the same model: it is 'mlp' in process 0 and 'cnn' in process 1"
     with pytest.raises(OSError, match=message):
         joined.agree(seed=1, model="mlp")
+
+    def of_nobody(tensor: torch.Tensor) -> None:
+        raise RuntimeError("connection closed by peer")
+
+    first.setattr(dist, "all_reduce", of_nobody)
+    with pytest.raises(OSError, match=r"^another process is gone, or silent for 120 s; no model"):
+        joined.add_up(values)
     joined.agent += 1  # as if the agent had died, and another process had become the parent
-    with pytest.raises(OSError, match="agent that started this process is gone"):
+    with pytest.raises(OSError, match=r"^the agent that started this process is gone; no model"):
         joined.add_up(values)
 
 
 def test_others_who_do_not_come_are_an_error_of_one_line(first: pytest.MonkeyPatch) -> None:
     first.setenv("WORLD_SIZE", "2")
     first.setattr(group, "TIMEOUT", datetime.timedelta(seconds=1))
-    with pytest.raises(OSError, match=r"^the other processes were not reached: [^\n]*$"):
+    with pytest.raises(OSError, match=r"^the other processes were not reached: Timed out [^\n]*$"):
         group.join(CPU)

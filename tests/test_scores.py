@@ -22,6 +22,8 @@ def test_a_case_worked_by_hand() -> None:
     assert [row["recall"] for row in rows] == [2 / 3, 1 / 2, 0, 0]
     assert [row["f1"] for row in rows] == [4 / 5, 2 / 5, 0, 0]
     assert [row["support"] for row in rows] == [3, 2, 1, 0]
+    as_many = scores.per_class(np.array([[2, 1], [1, 3]]))  # predicted as there are
+    assert [row["f1"] for row in as_many] == [2 / 3, 3 / 4]
     assert scores.summary(confusion) == {
         "accuracy": 3 / 6,
         "error_rate": 3 / 6,

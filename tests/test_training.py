@@ -13,6 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src import data, files, models, tensors, training
+from src.command import UsageError
 from src.group import Alone
 from src.layers import Linear, Relu
 from src.parameters import Train
@@ -140,6 +141,14 @@ def test_parameters_that_do_not_fit_the_data_are_refused(
     setting: dict[str, Any], message: str
 ) -> None:
     train(**setting).expect(2, message)
+
+
+def test_a_batch_whose_gradient_would_round_is_refused_by_its_parameters_name() -> None:
+    model = models.build("cnn", 784, 10, CPU)
+    settings = Train.model_construct(batch_size=4_097, shift=0)
+    message = r"^train\.batch_size: Convolution: a gradient over 4,097 rows .* \(given: 4097\)$"
+    with pytest.raises(UsageError, match=message):
+        training.check(model, 60_000, 784, settings, 1)
 
 
 class Threads(Alone):

@@ -4,7 +4,7 @@
 tests call it: for what `small_outputs` calls, that would be the first test that uses it alone.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +45,19 @@ class SharedFixture:
             state()._stats |= self.called
 
 
+def in_order(self: PytestRunner, tests: Iterable[str]) -> list[str]:
+    """Return pytest's arguments, the shortest tests first: the first failure ends a run."""
+    seconds = state().duration_by_test
+    return [
+        "-x",
+        "-q",
+        *(
+            sorted(tests, key=lambda test: seconds.get(test, 0))
+            or self._pytest_add_cli_args_test_selection
+        ),
+    ]
+
+
 def execute(self: PytestRunner, params: list[str], plugins: Any = ()) -> int:
     """Run pytest with one plugin more."""
     return int(plain(self, params, plugins=[*plugins, SharedFixture()]))
@@ -52,6 +65,7 @@ def execute(self: PytestRunner, params: list[str], plugins: Any = ()) -> int:
 
 plain = PytestRunner.execute_pytest
 PytestRunner.execute_pytest = execute
+PytestRunner._pytest_args_regular_run = in_order
 trampoline.record_trampoline_hit = record
 program.get_mutant_name = file_mutation.get_mutant_name = name
 
