@@ -5,6 +5,7 @@ largest label.
 """
 
 import hashlib
+import math
 from typing import Any
 
 import numpy as np
@@ -50,6 +51,12 @@ def check(images: np.ndarray, labels: np.ndarray, pinned: str | None = None) -> 
         )
     if labels.min():
         raise ValueError(f"expected labels from 0 on, found {labels.min()} to {labels.max()}")
+
+
+def side_of(pixels: int) -> int | None:
+    """Return the side of a square image of so many pixels, or None if no square has them."""
+    side = math.isqrt(pixels)
+    return side if side**2 == pixels else None
 
 
 def write_raw(path: str, images: np.ndarray, labels: np.ndarray) -> None:

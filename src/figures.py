@@ -4,7 +4,6 @@ Images are drawn where they are square; where not, the picture says so.
 """
 
 import io
-import math
 import zlib
 
 import matplotlib
@@ -14,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from src import files
+from src import data, files
 
 # The pictures must not depend on a matplotlibrc that a user may have.
 matplotlib.rcdefaults()
@@ -48,12 +47,6 @@ def write(path: str, figure: Figure) -> None:
     files.write(path, packed.getvalue())
 
 
-def side_of(images: np.ndarray) -> int | None:
-    """Return the side of square images (..., D), or None if D is no square."""
-    side = math.isqrt(images.shape[-1])
-    return side if side**2 == images.shape[-1] else None
-
-
 def note(text: str) -> Figure:
     """Say what cannot be drawn."""
     figure = Figure((6, 1))
@@ -63,7 +56,7 @@ def note(text: str) -> Figure:
 
 def samples(images: np.ndarray, labels: np.ndarray, columns: int = 12) -> Figure:
     """Show the first of the images (N, D), labels (N,), a row for each class."""
-    side, classes = side_of(images), int(labels.max()) + 1
+    side, classes = data.side_of(images.shape[1]), int(labels.max()) + 1
     if side is None:
         return note(f"Images of {images.shape[1]} pixels are not square: no samples drawn.")
     cell = side + 2
@@ -86,7 +79,7 @@ def weights(weight: np.ndarray) -> Figure:
     There is one colour scale, symmetric around zero.
     """
     tiles = weight.reshape(len(weight), -1)[:TILES]
-    side = side_of(tiles)
+    side = data.side_of(tiles.shape[1])
     if side is None:
         return note(f"Weights of {tiles.shape[1]} inputs are not square: not drawn.")
     columns = 5 if len(tiles) <= 10 else 8
@@ -114,7 +107,7 @@ def mistakes(images: np.ndarray, labels: np.ndarray, log_probabilities: np.ndarr
     predicted, log_confidence = log_probabilities.argmax(axis=1), log_probabilities.max(axis=1)
     wrong = np.flatnonzero(predicted != labels)
     worst = wrong[np.argsort(-log_confidence[wrong], kind="stable")[:MISTAKES]]
-    side = side_of(images)
+    side = data.side_of(images.shape[1])
     if side is None or not len(worst):
         return note("No mistakes." if side else "Images are not square: no mistakes drawn.")
     columns = 6

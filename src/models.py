@@ -36,6 +36,7 @@ class Model:
 
     Attributes:
         layers: in the order of the forward pass.
+        pixels: how many an image has.
         parameters: float64 (P,), every layer's weight and bias one after the other; never rounded.
         gradient: float64 (P,), of the loss summed over the rows of a batch.
     """
@@ -46,7 +47,7 @@ class Model:
         Raises:
             ValueError: the layers do not fit the images, or one another.
         """
-        self.layers = layers
+        self.layers, self.pixels = layers, pixels
         shape: tuple[int, ...] = (pixels,)
         grid: grids.Grid | None = grids.PIXELS
         for layer in layers:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator
 import numpy as np
 import torch
 
-from src import exact, grids, scores
+from src import data, exact, grids, scores
 from src.group import Alone
 from src.models import Model
 from src.parameters import Train, refusal
@@ -96,7 +96,7 @@ def train(
         yield scores.average(losses, hits, group)
 
 
-def check(model: Model, rows: int, pixels: int, settings: Train, processes: int) -> None:
+def check(model: Model, rows: int, settings: Train, processes: int) -> None:
     """Hold the parameters to the data and the model.
 
     Raises:
@@ -110,9 +110,11 @@ def check(model: Model, rows: int, pixels: int, settings: Train, processes: int)
         model.check_batch(size)
     except ValueError as error:
         raise refusal("train.batch_size", error, size) from error
-    side = math.isqrt(pixels)
-    if settings.shift and (side**2 != pixels or settings.shift >= side):
-        allowed = f"must be 0, or for square images less than their side ({pixels} pixels here)"
+    side = data.side_of(model.pixels)
+    if settings.shift and (side is None or settings.shift >= side):
+        allowed = (
+            f"must be 0, or for square images less than their side ({model.pixels} pixels here)"
+        )
         raise refusal("train.shift", allowed, settings.shift)
 
 

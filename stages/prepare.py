@@ -1,7 +1,5 @@
 """Scale the pixels to [0, 1] and split the rows, in order, into train and test tensors."""
 
-import math
-
 import numpy as np
 
 from src import command, data, grids, parameters, tensors
@@ -22,8 +20,8 @@ def main() -> None:
             settings.pixel_max,
         )
     if settings.transpose:
-        side = math.isqrt(images.shape[1])
-        if side**2 != images.shape[1]:
+        side = data.side_of(images.shape[1])
+        if side is None:
             raise refusal("prepare.transpose", "only square images can be transposed", True)
         images = images.reshape(-1, side, side).transpose(0, 2, 1).reshape(len(images), -1)
     levels = grids.PIXELS.nearest(np.arange(256) / settings.pixel_max).astype(np.float32)

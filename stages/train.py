@@ -38,7 +38,7 @@ def main() -> None:
         model = models.build(settings.model, pixels, classes, chosen)
     except ValueError as error:
         raise refusal("train.model", error, settings.model) from error
-    training.check(model, len(labels), pixels, settings, processes.size)
+    training.check(model, len(labels), settings, processes.size)
     recipe = settings.model_dump(exclude={"device", "threads"})
     processes.agree(**recipe, train_data=tensors.recorded_checksum(TRAIN_DATA))
     model.initialize(settings.init, settings.seed)

@@ -148,7 +148,7 @@ def test_a_batch_whose_gradient_would_round_is_refused_by_its_parameters_name() 
     settings = Train.model_construct(batch_size=4_097, shift=0)
     message = r"^train\.batch_size: Convolution: a gradient over 4,097 rows .* \(given: 4097\)$"
     with pytest.raises(UsageError, match=message):
-        training.check(model, 60_000, 784, settings, 1)
+        training.check(model, 60_000, settings, 1)
 
 
 class Threads(Alone):

@@ -2,13 +2,12 @@
 
 import argparse
 import json
-import math
 import sys
 from pathlib import Path
 
 import torch
 
-from src import command, files, models
+from src import command, data, models
 from tools import handwriting
 
 NOTES = """\
@@ -44,10 +43,9 @@ def main() -> int:
     arguments = parser.parse_args()
     recipe = str(Path(arguments.model).with_name("recipe.json"))
     model = models.load(arguments.model, recipe)
-    pixels = files.read_json(recipe)["pixels"]
-    side = math.isqrt(pixels)
-    if side**2 != pixels:
-        raise command.UsageError(f"the model's images, of {pixels} pixels, are not square")
+    side = data.side_of(model.pixels)
+    if side is None:
+        raise command.UsageError(f"the model's images, of {model.pixels} pixels, are not square")
     records, failed = [], False
     for path in arguments.image:
         shown = path if path.isprintable() else ascii(path)
