@@ -56,7 +56,9 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(shared_folder: Path) -> dict[str, str]:
     """Return environment variables with every cache in the temporary folder."""
     folder = shared_folder / "environment"
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
+    # What Git and make hand to their children would change what Git and make print here.
+    foreign = ("GIT_", "MAKE", "MFLAGS")
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
     return kept | {
         "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}",
         "SCIKIT_LEARN_DATA": str(folder / "scikit_learn_data"),
