@@ -24,11 +24,10 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
 from src import data, models, page, tensors
-from tests import drawings
-from tests.drawings import NEAT, STYLES, Drawing, Hand
 from tests.support import browser as browsers
-from tests.support import stages
+from tests.support import drawings, stages
 from tests.support.browser import Page
+from tests.support.drawings import NEAT, STYLES, Drawing, Hand
 from tools import handwriting
 
 # Recipes that reach the floors below in the least time.

@@ -12,7 +12,7 @@ import websocket
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
 
-from tests.drawings import Drawing
+from tests.support.drawings import Drawing
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from src import data, tensors
-from tests.support.clones import Run
+from tests.support.clones import REPOSITORY, Run
 from tools import predict
 
 
@@ -85,7 +85,7 @@ def test_a_missing_model_says_what_makes_it_and_help_how_to_call_it(
     small: Path, run: Run, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     command = (sys.executable, "-m", "tools.predict", "--model", small / "none", "x.png")
-    result = run(Path(__file__).parents[1], *command, check=False)
+    result = run(REPOSITORY, *command, check=False)
     assert result.returncode == 1
     assert result.stdout.startswith("predict: ")
     assert "is missing; `make repro` makes it" in result.stdout

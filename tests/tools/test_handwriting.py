@@ -15,7 +15,7 @@ from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from src import data, models
-from tests import drawings
+from tests.support import drawings
 from tools import handwriting
 
 INK = arrays.arrays(bool, st.tuples(st.integers(1, 60), st.integers(1, 60))).filter(np.any)
