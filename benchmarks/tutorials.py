@@ -37,6 +37,7 @@ def by_hand(images: torch.Tensor, labels: torch.Tensor) -> None:
             (-log_probabilities[torch.arange(len(wanted)), wanted].mean()).backward()
             with torch.no_grad():
                 for parameter in (weights, bias):
+                    assert parameter.grad is not None
                     parameter.sub_(LEARNING_RATE * parameter.grad)
                     parameter.grad.zero_()
 

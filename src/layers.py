@@ -12,7 +12,7 @@ from functools import cached_property
 
 import torch
 
-from src import grids
+from src import data, grids
 from src.grids import Grid
 
 Shape = tuple[int, ...]
@@ -77,7 +77,7 @@ class Product(Layer):
     def shapes(self) -> dict[str, Shape]:
         return {"weight": self.weight_shape, "bias": self.weight_shape[:1]}
 
-    def learn(self, weight: Shape, grid: Grid | None) -> None:
+    def set_shapes(self, weight: Shape, grid: Grid | None) -> None:
         """Set the parameters' shapes, (outputs, inputs...) and (outputs,).
 
         Raises:
@@ -143,7 +143,7 @@ class Linear(Product):
     def build(self, shape: Shape, grid: Grid | None) -> tuple[Shape, Grid | None]:
         if len(shape) != 1:
             raise ValueError("Linear needs a Flatten before it")
-        self.learn((self.outputs, *shape), grid)
+        self.set_shapes((self.outputs, *shape), grid)
         return (self.outputs,), None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -176,7 +176,7 @@ class Convolution(Product):
         self.height, self.width = ((side - self.kernel) // self.stride + 1 for side in sides)
         self.positions = self.height * self.width
         self.overlaps = math.ceil(self.kernel / self.stride) ** 2
-        self.learn((self.channels, depth, self.kernel, self.kernel), grid)
+        self.set_shapes((self.channels, depth, self.kernel, self.kernel), grid)
         return (self.channels, self.height, self.width), None
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
@@ -225,10 +225,11 @@ class Unflatten(Layer):
     """torch.nn.Unflatten: (pixels, B) to (1, side, side, B), for square images in grey."""
 
     def build(self, shape: Shape, grid: Grid | None) -> tuple[Shape, Grid | None]:
-        self.side = math.isqrt(shape[0])
-        if self.side**2 != shape[0]:
+        side = data.side_of(shape[0])
+        if side is None:
             raise ValueError(f"Unflatten needs square images, and {shape[0]} pixels are no square")
-        return (1, self.side, self.side), grid
+        self.side = side
+        return (1, side, side), grid
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return x.contiguous().view(1, self.side, self.side, -1)

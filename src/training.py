@@ -2,14 +2,57 @@
 
 import math
 from collections.abc import Callable, Iterator
+from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
+from pydantic import Field
 
 from src import data, exact, grids, scores
 from src.group import Alone
 from src.models import Model
-from src.parameters import Train, refusal
+from src.parameters import Count, Device, Number, Section, Switch, Threads, refusal, whole
+
+
+class Train(Section):
+    """Which model, and how it is trained."""
+
+    device: Device
+    threads: Threads
+    model: Annotated[str, Field(description="a name in src/models.py")]
+    seed: Annotated[int, whole(0, 2**63 - 1)]
+    init: Annotated[
+        Literal["uniform", "normal", "zeros"], Field(description="uniform, normal or zeros")
+    ]
+    epochs: Annotated[int, whole(1, 10_000)]
+    batch_size: Count
+    learning_rate: Annotated[Number, Field(gt=0, description="a finite number above 0")]
+    momentum: Annotated[Number, Field(ge=0, lt=1, description="a number from 0, below 1")]
+    decay: Annotated[Literal["none", "linear"], Field(description="none or linear")]
+    shuffle: Switch
+    shift: Annotated[int, whole(0, 1000)]
+    drop_last: Switch
+
+    def rate(self, step: int, steps: int) -> float:
+        """Return the learning rate of a step, counted from 0 over the whole training."""
+        if self.decay == "linear":
+            return self.learning_rate * ((steps - step) / steps)
+        return self.learning_rate
+
+
+class Batch(NamedTuple):
+    """What a step reads, and where it writes; of a batch a process has a share of B rows.
+
+    All are views, and made once: in a small step each operation counts.
+    """
+
+    rows: torch.Tensor  # images (B, pixels), or where they are shuffled their numbers (B,)
+    labels: torch.Tensor  # (1, B)
+    momentum: torch.Tensor  # ()
+    step_size: torch.Tensor  # (), the learning rate by the rows of the whole batch
+    gap: torch.Tensor  # (1, B), of the label's logit to the highest
+    total: torch.Tensor  # (1, B), of the exponentials
+    predicted: torch.Tensor  # (1, B)
 
 
 def train(
@@ -32,46 +75,50 @@ def train(
     """
     size = settings.batch_size
     rows = len(labels) - len(labels) % size if settings.drop_last else len(labels)
-    batches = [slice(at, min(at + size, rows)) for at in range(0, rows, size)]
-    steps = settings.epochs * len(batches)
+    spans = [slice(at, min(at + size, rows)) for at in range(0, rows, size)]
+    steps = settings.epochs * len(spans)
     velocity = torch.zeros_like(model.parameters) if settings.momentum else model.gradient
     change = torch.empty_like(model.parameters)
-    sizes = change.new_tensor([batch.stop - batch.start for batch in batches])
-    scales = torch.empty_like(sizes)
-    # Gradients are sums over a batch: a smaller one takes its part of what was summed before.
-    factors = settings.momentum * (sizes / sizes.roll(1))
-    shares = [group.share(batch) for batch in batches]
+    sizes = change.new_tensor([span.stop - span.start for span in spans])
+    step_sizes = torch.empty_like(sizes)
+    shares = [group.share(span) for span in spans]
+    counts = [share.stop - share.start for share in shares]
     order = torch.arange(len(labels), device=images.device) if settings.shuffle else None
     targets = labels.clone()  # in the order of the rows that train
-    # Views made once: in a small step each counts.
-    wanted = [targets[None, share] for share in shares]
-    picks = [(images if order is None else order)[share] for share in shares]
-    counts = [share.stop - share.start for share in shares]
     gaps = change.new_empty(1, sum(counts))
     totals, predicted = torch.empty_like(gaps), labels.new_empty(1, sum(counts))
-    seen = [*zip(*(kept.split(counts, dim=1) for kept in (gaps, totals, predicted)), strict=True)]
+    views = zip(
+        [(images if order is None else order)[share] for share in shares],
+        [targets[None, share] for share in shares],
+        # Gradients are sums over a batch: a smaller one takes its part of what was summed before.
+        settings.momentum * (sizes / sizes.roll(1)),
+        step_sizes,
+        *(kept.split(counts, dim=1) for kept in (gaps, totals, predicted)),
+        strict=True,
+    )
+    batches = [Batch(*those) for those in views]
     minus_ones = change.new_full((1, size), -1)
     moves = np.zeros((len(batches), 2), int)
 
     def run_epoch() -> tuple[torch.Tensor, torch.Tensor]:
         """Return the losses and the hits of the rows that this process sees."""
-        per_step = zip(picks, moves.tolist(), wanted, factors, scales, seen, strict=True)
-        for pick, move, target, factor, scale, kept in per_step:
-            batch = pick if order is None else images[pick]
-            logits = model.forward(shifted(batch, *move))
+        for batch, move in zip(batches, moves.tolist(), strict=True):
+            x = batch.rows if order is None else images[batch.rows]
+            logits = model.forward(shifted(x, *move))
             error, gap, total, best = exact.softmax(logits)
-            torch.gather(gap, 0, target, out=kept[0])
-            kept[1].copy_(total)
-            kept[2].copy_(best)
-            error.scatter_add_(0, target, minus_ones)
+            torch.gather(gap, 0, batch.labels, out=batch.gap)
+            batch.total.copy_(total)
+            batch.predicted.copy_(best)
+            error.scatter_add_(0, batch.labels, minus_ones)
             model.backward(grids.ERRORS.round_(error))
             group.add_up(model.gradient)
             if velocity is not model.gradient:
-                velocity.mul_(factor).add_(model.gradient)
-            torch.mul(velocity, scale, out=change)
+                velocity.mul_(batch.momentum).add_(model.gradient)
+            torch.mul(velocity, batch.step_size, out=change)
             model.parameters.sub_(change)
             model.snap()
-        return (gaps + exact.log(totals))[0], (predicted == torch.cat(wanted, dim=1))[0]
+        hits = predicted == torch.cat([batch.labels for batch in batches], dim=1)
+        return (gaps + exact.log(totals))[0], hits[0]
 
     if model.parameters.is_cuda and group.size == 1 and not settings.shift:
         run_epoch = captured(run_epoch, model.parameters, velocity)
@@ -84,13 +131,13 @@ def train(
             moves = generator.integers(-settings.shift, settings.shift + 1, moves.shape)
         rates = [settings.rate(epoch * len(batches) + step, steps) for step in range(len(batches))]
         # The gradient is of a sum, the update by its mean.
-        scales.copy_(scales.new_tensor(rates).div_(sizes))
+        step_sizes.copy_(step_sizes.new_tensor(rates).div_(sizes))
         losses, hits = run_epoch()
         if not model.parameters.abs().max() <= grids.WEIGHTS.largest:  # nor NaN
             raise refusal(
                 "train.learning_rate",
-                f"training diverges: a weight is beyond 16 after epoch {epoch + 1}; "
-                "try a smaller rate",
+                f"training diverges: a weight is beyond {grids.WEIGHTS.largest:g} after epoch "
+                f"{epoch + 1}; try a smaller rate",
                 settings.learning_rate,
             )
         yield scores.average(losses, hits, group)

@@ -3,7 +3,6 @@
 import torch
 
 from src import command, data, device, files, models, parameters, scores, tensors
-from src.parameters import Evaluate
 
 TEST_DATA = "data/prepared/test.safetensors"
 MODEL = "models/model.safetensors"
@@ -12,6 +11,14 @@ METRICS = "metrics/evaluate.json"
 PREDICTIONS = "data/predicted/test.safetensors"
 CONFUSION = "metrics/plots/confusion.csv"
 PER_CLASS = "metrics/plots/per_class.csv"
+
+
+class Evaluate(parameters.Section):
+    """How the model is scored."""
+
+    device: parameters.Device
+    threads: parameters.Threads
+    batch_size: parameters.Count
 
 
 @torch.inference_mode()

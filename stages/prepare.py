@@ -1,13 +1,45 @@
 """Scale the pixels to [0, 1] and split the rows, in order, into train and test tensors."""
 
+from typing import Annotated
+
 import numpy as np
+import pydantic
+from pydantic import AfterValidator, Field
 
 from src import command, data, grids, parameters, tensors
-from src.parameters import Prepare, refusal
+from src.parameters import Switch, refusal, whole
 
 RAW = "data/raw/dataset.safetensors"
 TRAIN_DATA = "data/prepared/train.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
+
+
+def _range(rows: list[int]) -> list[int]:
+    if not 0 <= rows[0] < rows[1]:
+        raise ValueError
+    return rows
+
+
+Rows = Annotated[
+    list[int],
+    Field(min_length=2, max_length=2, description="[first, end] with 0 <= first < end"),
+    AfterValidator(_range),
+]
+
+
+class Prepare(parameters.Section):
+    """How images become rows of tensors."""
+
+    train_rows: Rows
+    test_rows: Rows
+    pixel_max: Annotated[int, whole(1, 255)]
+    transpose: Switch
+
+    @pydantic.model_validator(mode="after")
+    def _apart(self) -> "Prepare":
+        if max(self.train_rows[0], self.test_rows[0]) < min(self.train_rows[1], self.test_rows[1]):
+            raise ValueError("train_rows and test_rows may not overlap")
+        return self
 
 
 def main() -> None:

@@ -4,7 +4,6 @@ import hashlib
 from pathlib import Path
 
 from src import command, data, figures, files, page, parameters, tensors
-from src.parameters import Fetch
 
 TRAIN_DATA = "data/prepared/train.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
@@ -21,6 +20,12 @@ WEIGHTS = "metrics/plots/weights.png"
 MISTAKES = "metrics/plots/mistakes.png"
 RELIABILITY = "metrics/plots/reliability.png"
 PAGE = "metrics/report/index.html"
+
+
+class Fetch(parameters.Section, extra="ignore"):
+    """What the page says of the data."""
+
+    dataset: parameters.Dataset
 
 
 def main() -> None:

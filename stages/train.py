@@ -15,7 +15,8 @@ from src import (
     tensors,
     training,
 )
-from src.parameters import Train, refusal
+from src.parameters import refusal
+from src.training import Train
 
 TRAIN_DATA = "data/prepared/train.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"

@@ -8,14 +8,18 @@ import pydantic
 import pytest
 import yaml
 
-from src import parameters
+from src import parameters, training
 from src.command import UsageError
+from stages import evaluate, fetch, prepare
 from tests.support import stages
 from tests.support.clones import REPOSITORY
 
 TEXT = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
 COMMITTED = yaml.safe_load(TEXT)
-SECTIONS = {section.__name__.lower(): section for section in parameters.Section.__subclasses__()}
+SECTIONS = {
+    section.__name__.lower(): section
+    for section in (fetch.Fetch, prepare.Prepare, training.Train, evaluate.Evaluate)
+}
 KEYS = [f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields]
 
 # What is not allowed, by what is: integers' ends are tried too.
@@ -147,7 +151,7 @@ def test_a_file_that_is_no_params_yaml_is_refused_in_a_line(
 ) -> None:
     Path("params.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=rf"^params\.yaml {reason}"):
-        parameters.read(parameters.Train)
+        parameters.read(training.Train)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

@@ -16,7 +16,7 @@ from src import data, files, models, tensors, training
 from src.command import UsageError
 from src.group import Alone
 from src.layers import Linear, Relu
-from src.parameters import Train
+from src.training import Train
 from tests.support import integers, plain, stages
 
 TRAIN_DATA, TEST_DATA = "data/prepared/train.safetensors", "data/prepared/test.safetensors"

@@ -55,8 +55,9 @@ def read_grey(path: str) -> np.ndarray:
     try:
         with (
             warnings.catch_warnings(action="ignore"),
-            Image.open(path, formats=FORMATS) as picture,
+            Image.open(path, formats=FORMATS) as opened,
         ):
+            picture: Image.Image = opened
             if picture.mode.startswith("I"):  # grey in 16 bits, which RGBA would cut off at 255
                 picture = picture.convert("I").point(lambda level: level / 257)
             upright = ImageOps.exif_transpose(picture.convert("RGBA"))

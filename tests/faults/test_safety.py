@@ -14,7 +14,7 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from src import command, data, files, models, parameters, tensors, wheel
+from src import command, data, files, models, parameters, tensors, training, wheel
 
 
 class Exploit:
@@ -38,7 +38,7 @@ def read_model(path: str) -> object:
 
 def read_parameters(path: str) -> object:
     Path("params.yaml").write_bytes(Path(path).read_bytes())
-    return parameters.read(parameters.Train)
+    return parameters.read(training.Train)
 
 
 READERS: dict[str, Callable[[str], object]] = {

@@ -16,7 +16,7 @@ from torch.overrides import TorchFunctionMode
 
 from src import models, training
 from src.group import Alone
-from src.parameters import Train
+from src.training import Train
 from tests.support.clones import REPOSITORY
 
 # Rounded correctly, or exact; the sums exact because their operands are on grids.
@@ -33,12 +33,12 @@ MOVE = """
 ALLOWED = set(f"{COMPUTE} {MOVE}".split())
 # Whose names a source may call as well: Python's, NumPy's whole numbers, CUDA's and our own.
 OTHER = """
-    Alone CUDAGraph Decimal Grid OSError Score Stream ValueError add_up append average backward
-    buffer build captured ceil check_batch check_sum collective current_stream
+    Alone Batch CUDAGraph Decimal Grid OSError Score Stream ValueError add_up append average
+    backward buffer build captured ceil check_batch check_sum collective current_stream
     default_rng differentiate enumerate exponentials float forward getppid graph integers isqrt
-    learn ln min multiply multiply_back overlap permutation prod range rate refusal replay
-    round_ run_epoch setdefault share shapes shifted short_exponentials slice snap snap_ str stream
-    super together type wait_stream zip
+    ln min multiply multiply_back overlap permutation prod range rate refusal replay round_
+    run_epoch set_shapes setdefault share shapes shifted side_of short_exponentials slice snap
+    snap_ str stream super together type wait_stream zip
     exact.log exact.log_probabilities exact.softmax log math.sqrt self.log_probabilities softmax
 """
 OTHERS = set(OTHER.split())

@@ -13,7 +13,7 @@ import sys
 import torch
 
 from src import data, group, models, training
-from src.parameters import Train
+from src.training import Train
 
 PLAIN = {"device": "cpu", "threads": 1, "seed": 777, "init": "uniform", "epochs": 2}
 PLAIN |= {"batch_size": 100, "learning_rate": 0.5, "momentum": 0, "decay": "none"}
