@@ -31,7 +31,7 @@ $(DEV): requirements-dev.lock $(RUN)
 	@touch $@
 
 .PHONY: install
-install: $(RUN) ## make .venv with what the pipeline needs, exactly as locked
+install: $(RUN) ## make .venv with the packages of requirements.lock
 
 .PHONY: repro
 repro: $(RUN) ## run the stages that changed and show the metrics
@@ -47,7 +47,7 @@ report: $(RUN) ## make the report and say where its page is
 restore: $(RUN) ## make a damaged file anew: make restore FILE=models/model.safetensors
 	@# DVC takes a read-only file in its cache for sound, and would hand out a damaged one for ever.
 	@test -n "$(FILE)" || { echo "usage: make restore FILE=PATH"; exit 2; }
-	chmod -R u+w "$$(dvc cache dir)/files"
+	@cache="$$(dvc cache dir)/files"; test ! -d "$$cache" || chmod -R u+w "$$cache"
 	rm -f -- "$(FILE)"
 	dvc repro
 
