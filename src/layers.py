@@ -34,6 +34,9 @@ class Layer:
         """
         return shape, grid
 
+    def bind(self, parameters: torch.Tensor, gradient: torch.Tensor) -> None:
+        """Take this layer's parts of a model's parameters, snapped, and of its gradient."""
+
     def check_batch(self, rows: int) -> None:
         """Raise ValueError if a batch of so many rows is too large for exact sums."""
 
@@ -66,10 +69,6 @@ class Layer:
 class Product(Layer):
     """A layer whose outputs are sums of products with its weight, plus its bias."""
 
-    weight: torch.Tensor  # on the grid of weights
-    bias: torch.Tensor
-    weight_gradient: torch.Tensor
-    bias_gradient: torch.Tensor
     grid: Grid  # of the input
     positions: int = 1  # places of an image at which the weights are used
     overlaps: int = 1  # outputs of one kind that an input takes part in
@@ -97,26 +96,21 @@ class Product(Layer):
             f"{name}: a sum over {errors:,} errors", (errors, grids.WEIGHTS, grids.ERRORS)
         )
 
+    def bind(self, parameters: torch.Tensor, gradient: torch.Tensor) -> None:
+        count = math.prod(self.weight_shape)
+        self.weight = parameters[:count].view(self.weight_shape)
+        self.bias = parameters[count:]
+        self.weight_gradient = gradient[:count].view(self.weight_shape)
+        self.bias_gradient = gradient[count:]
+        # As matrices: made once, as in a small step each view counts.
+        self.matrix, self.column = self.weight.flatten(1), self.bias[:, None]
+        self.matrix_gradient = self.weight_gradient.flatten(1)
+
     def check_batch(self, rows: int) -> None:
         grids.check_sum(
             f"{type(self).__name__}: a gradient over {rows:,} rows",
             (rows * self.positions, self.grid, grids.ERRORS),
         )
-
-    @cached_property
-    def matrix(self) -> torch.Tensor:
-        """The weight as (outputs, inputs); made once, as in a small step each view counts."""
-        return self.weight.view(len(self.bias), -1)
-
-    @cached_property
-    def matrix_gradient(self) -> torch.Tensor:
-        """Its gradient likewise."""
-        return self.weight_gradient.view(len(self.bias), -1)
-
-    @cached_property
-    def column(self) -> torch.Tensor:
-        """The bias as (outputs, 1)."""
-        return self.bias[:, None]
 
     def multiply(self, x: torch.Tensor) -> torch.Tensor:
         """Return weight @ x + bias for x (inputs, N)."""
@@ -184,7 +178,7 @@ class Convolution(Product):
         windows = x.unfold(1, self.kernel, self.stride).unfold(2, self.kernel, self.stride)
         windows = windows.permute(0, 4, 5, 1, 2, 3)
         self.patches = self.buffer("patches", *windows.shape, like=x).copy_(windows)
-        self.patches = self.patches.view(self.weight[0].numel(), -1)
+        self.patches = self.patches.view(self.matrix.shape[1], -1)
         return self.multiply(self.patches).view(self.channels, self.height, self.width, rows)
 
     def backward(self, error: torch.Tensor, is_first: bool) -> torch.Tensor:

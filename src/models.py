@@ -54,23 +54,20 @@ class Model:
             shape, grid = layer.build(shape, grid)
         if len(shape) != 1 or grid is not None:
             raise ValueError("the last layer must be a Linear")
-        shapes = [
-            (f"{index}.{name}", layer, name, shape)
-            for index, layer in enumerate(layers)
-            for name, shape in layer.shapes().items()
-        ]
         self.first = next(index for index, layer in enumerate(layers) if layer.shapes())
-        count = sum(math.prod(shape) for *_, shape in shapes)
-        self.parameters = torch.zeros(count, dtype=torch.float64, device=device)
-        self.gradient = torch.zeros_like(self.parameters)
-        self.snapped = torch.zeros_like(self.parameters)  # as they enter the products
         self.places: dict[str, tuple[slice, tuple[int, ...]]] = {}
         start = 0
-        for key, layer, name, shape in shapes:
-            place = slice(start, start := start + math.prod(shape))
-            self.places[key] = place, shape
-            setattr(layer, name, self.snapped[place].view(shape))
-            setattr(layer, f"{name}_gradient", self.gradient[place].view(shape))
+        for index, layer in enumerate(layers):
+            for name, shape in layer.shapes().items():
+                place = slice(start, start := start + math.prod(shape))
+                self.places[f"{index}.{name}"] = place, shape
+        self.parameters = torch.zeros(start, dtype=torch.float64, device=device)
+        self.gradient = torch.zeros_like(self.parameters)
+        self.snapped = torch.zeros_like(self.parameters)  # as they enter the products
+        counts = [sum(map(math.prod, layer.shapes().values())) for layer in layers]
+        parts = zip(layers, self.snapped.split(counts), self.gradient.split(counts), strict=True)
+        for layer, parameters, gradient in parts:
+            layer.bind(parameters, gradient)
 
     def snap(self) -> None:
         """Bring the parameters, as the products see them, to the grid of weights."""

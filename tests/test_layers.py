@@ -24,9 +24,8 @@ def draw(grid: Grid, *shape: int, seed: int = 0, is_largest: bool = False) -> to
 def built(layer: Layer, shape: tuple[int, ...], grid: Grid = ACTIVATIONS, **how: Any) -> Layer:
     """Build a layer and give it parameters and room for gradients, as a model does."""
     layer.build(shape, grid)
-    for seed, (name, size) in enumerate(layer.shapes().items()):
-        setattr(layer, name, draw(WEIGHTS, *size, seed=seed, **how))
-        setattr(layer, f"{name}_gradient", torch.full(size, math.nan, dtype=torch.float64))
+    count = sum(map(math.prod, layer.shapes().values()))
+    layer.bind(draw(WEIGHTS, count, **how), torch.full((count,), math.nan, dtype=torch.float64))
     return layer
 
 
