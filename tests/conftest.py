@@ -17,8 +17,10 @@ from tests.support import clones, stages
 from tests.support.clones import Run
 from tests.support.openml_server import OpenML, redirected
 
-# Processes, reproduced checkouts, servers, browsers: a test that uses one is not fast.
-SLOW_FIXTURES = {"environment", "reproduced", "openml", "pip", "browser"}
+# Processes, reproduced checkouts, browsers: what they run is not run by the test's own process.
+OUTSIDE_FIXTURES = {"environment", "reproduced", "browser"}
+# And servers: a test that uses one of these is not fast.
+SLOW_FIXTURES = OUTSIDE_FIXTURES | {"openml", "pip"}
 FAST_LIMIT = 3.0  # seconds of a processor: a busy machine is not the test's fault
 
 
@@ -28,10 +30,11 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark every test as fast that uses no slow fixture."""
+    """Mark the tests that use no slow fixture, and those that run the code themselves."""
     for item in items:
-        if not SLOW_FIXTURES.intersection(getattr(item, "fixturenames", ())):
-            item.add_marker("fast")
+        for marker, fixtures in (("fast", SLOW_FIXTURES), ("inside", OUTSIDE_FIXTURES)):
+            if not fixtures.intersection(getattr(item, "fixturenames", ())):
+                item.add_marker(marker)
 
 
 @pytest.hookimpl(wrapper=True)

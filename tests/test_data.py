@@ -129,8 +129,9 @@ def test_prepared_data_come_back_and_those_of_another_form_are_refused(
 def test_pixels_are_checked_to_the_last_row() -> None:
     images = np.zeros((3001, 2), np.float32)
     data.check_pixels(images)
+    data.check_pixels(np.array([[0, 2**-16, 1 - 2**-16, 1]], np.float32))
     for row in (0, 1000, 2999, 3000):
-        with pytest.raises(ValueError, match=r"multiples of 2\^-16 from 0 to 1"):
+        with pytest.raises(ValueError, match=r"^pixels must be multiples of 2\^-16 from 0 to 1$"):
             data.check_pixels(np.where(np.arange(3001)[:, None] == row, np.float32(0.3), images))
 
 

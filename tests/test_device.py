@@ -41,19 +41,24 @@ def test_each_process_of_a_machine_takes_its_own_gpu(
     assert two_gpus == ([] if name == "cpu" else [found])
 
 
-def test_auto_is_the_cpu_where_there_is_no_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
-    assert device.choose("train.device", "auto") == torch.device("cpu")
+def test_auto_is_the_one_gpu_or_the_cpu_where_there_is_none(
+    two_gpus: list[torch.device], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    for gpus, expected in ((1, "cuda:0"), (0, "cpu")):
+        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
+        assert device.choose("train.device", "auto") == torch.device(expected)
+    assert two_gpus == [torch.device("cuda:0")]
 
 
 @pytest.mark.parametrize(
     ("name", "message"),
     [
-        ("mps", r"^train\.device: mps has no float64, .* use cpu \(given: 'mps'\)$"),
+        ("mps", r"mps has no float64, .* use cpu \(given: 'mps'\)$"),
         ("cuda:2", r"not on this machine, which has cuda:0, cuda:1, cpu \(given: 'cuda:2'\)$"),
     ],
 )
 @pytest.mark.usefixtures("two_gpus")
 def test_a_device_that_is_not_here_is_refused(name: str, message: str) -> None:
-    with pytest.raises(UsageError, match=message):
+    with pytest.raises(UsageError, match=rf"^train\.device: {message}"):
         device.choose("train.device", name)

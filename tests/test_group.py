@@ -89,6 +89,48 @@ def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) ->
         joined.add_up(values)
 
 
+@pytest.mark.parametrize(
+    ("device", "backend", "machines", "prefix"),
+    [("cpu", "gloo", "1", "5/"), ("cuda:1", "nccl", "2", "")],
+)
+def test_torch_is_told_the_device_and_a_store_that_is_new_after_a_restart(
+    device: str, backend: str, machines: str, prefix: str, first: pytest.MonkeyPatch
+) -> None:
+    """Functions of torch stand in: there is one process here, and no GPU."""
+    kept, told, at_exit = dist.HashStore(), {}, []
+    first.setattr(group, "rendezvous", lambda url, timeout: iter([(kept, 4, 7)]))
+    first.setattr(dist, "init_process_group", lambda backend, **more: told.update(more, to=backend))
+    first.setattr(atexit, "register", at_exit.append)
+    first.setenv("GROUP_WORLD_SIZE", machines)
+    first.setenv("TORCHELASTIC_RESTART_COUNT", "5")
+    first.delenv("LOCAL_RANK")
+    joined = group.join(torch.device(device))
+    assert (joined.rank, joined.local_rank, joined.size) == (4, 0, 7)
+    told.pop("store").set("key", "value")
+    assert kept.get(f"{prefix}key") == b"value"
+    gpu = None if device == "cpu" else torch.device(device)
+    assert told == {
+        "to": backend,
+        "rank": 4,
+        "world_size": 7,
+        "timeout": group.TIMEOUT,
+        "device_id": gpu,
+    }
+    assert at_exit == [dist.destroy_process_group]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, ValueError])
+def test_an_error_of_torch_s_is_told_by_its_first_line(
+    error: type[Exception], first: pytest.MonkeyPatch
+) -> None:
+    def refuse(url: str, timeout: datetime.timedelta) -> None:
+        raise error("no such\nException raised from")
+
+    first.setattr(group, "rendezvous", refuse)
+    with pytest.raises(OSError, match=r"^the other processes were not reached: no such$"):
+        group.join(CPU)
+
+
 def test_others_who_do_not_come_are_an_error_of_one_line(first: pytest.MonkeyPatch) -> None:
     first.setenv("WORLD_SIZE", "2")
     first.setattr(group, "TIMEOUT", datetime.timedelta(seconds=1))

@@ -1,5 +1,6 @@
 """The first source on a good day, and what of OpenML's data sets it takes."""
 
+import os
 import signal
 import socket
 from pathlib import Path
@@ -11,8 +12,10 @@ from src import data, openml
 from tests.support.openml_server import REQUESTS, OpenML, arff
 
 
-def fetch(server: OpenML, sha256: str | None = None) -> tuple[np.ndarray, np.ndarray]:
-    return openml.fetch(server.name, server.version, sha256, timeout=5)
+def fetch(
+    server: OpenML, sha256: str | None = None, version: int = 1
+) -> tuple[np.ndarray, np.ndarray]:
+    return openml.fetch(server.name, version, sha256, timeout=5)
 
 
 def test_the_content_comes_as_bytes_in_c_order_and_the_second_time_from_the_cache(
@@ -46,7 +49,8 @@ def test_what_is_not_bytes_is_refused_in_a_line_that_says_so(
     cells = row.split(b",")
     cells[place] = cell.encode()
     openml.arff = b"\n".join([*before, b",".join(cells)]) + b"\n"
-    with pytest.raises(OSError, match="pixels and labels must be whole numbers from 0 to 255"):
+    reason = r"^\w+Error: .+: pixels and labels must be whole numbers from 0 to 255$"
+    with pytest.raises(OSError, match=reason):
         fetch(openml)
     assert not [path for path in Path("home").rglob("*") if path.is_file()]
 
@@ -66,10 +70,33 @@ def test_a_byte_may_be_written_in_other_ways(text: str, openml: OpenML) -> None:
     assert np.array_equal(fetch(openml)[0], openml.images)
 
 
+def test_another_version_than_openml_has_is_not_taken(openml: OpenML) -> None:
+    with pytest.raises(OSError, match="version 2"):
+        fetch(openml, version=2)
+
+
 def test_the_process_is_left_as_it_was(openml: OpenML) -> None:
-    before = socket.getdefaulttimeout(), signal.getsignal(signal.SIGALRM)
+    kept = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(33)
+    before = signal.getsignal(signal.SIGALRM)
     openml.fault = ("search", "404")
-    with pytest.raises(OSError, match="404"):
-        fetch(openml)
-    assert (socket.getdefaulttimeout(), signal.getsignal(signal.SIGALRM)) == before
+    try:
+        with pytest.raises(OSError, match="404"):
+            fetch(openml)
+        assert socket.getdefaulttimeout() == 33
+    finally:
+        socket.setdefaulttimeout(kept)
+    assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_what_came_since_a_moment_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "a[b]" / "c" / "d"
+    folder.mkdir(parents=True)
+    for name, moment in {"old.gz": 99, "now.gz": 100, "new.gz": 101, "new.lock": 101}.items():
+        (folder / name).touch()
+        os.utime(folder / name, (moment, moment))
+    (folder / "gone.gz").symlink_to("nowhere")  # as if another process had removed it meanwhile
+    removed = openml.remove_since(100, tmp_path / "a[b]")
+    assert sorted(removed) == [str(folder / name) for name in ("new.gz", "now.gz")]
+    assert sorted(os.listdir(folder)) == ["gone.gz", "new.lock", "old.gz"]

