@@ -5,28 +5,32 @@ Images are drawn where they are square; where not, the picture says so.
 
 import io
 import zlib
+from collections.abc import Iterable
 
 import matplotlib
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.cm import ScalarMappable
+from matplotlib.colors import Normalize
 from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from src import data, files
+from src import confidence, data, files
 
+DPI, WIDTH = 140, 840  # of a picture, in pixels
 # The pictures must not depend on a matplotlibrc that a user may have.
 matplotlib.rcdefaults()
 matplotlib.rcParams.update(
     {
-        "figure.dpi": 140,
+        "figure.dpi": DPI,
         "axes.spines.top": False,
         "axes.spines.right": False,
         "image.interpolation": "nearest",  # smoothing rounds in another way on another processor
     }
 )
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#b8b8b8"
-BINS = 10
+GREYS = ScalarMappable(Normalize(0, 1), "gray_r")
 MISTAKES = 24
 TILES = 40  # of the first layer's weights; a layer with more shows its first
 
@@ -54,23 +58,54 @@ def note(text: str) -> Figure:
     return figure
 
 
+def mosaic(tiles: np.ndarray, columns: int, head: int = 1) -> np.ndarray:
+    """Lay images (n, side, side) out row by row, a free cell around each and `head` cells above.
+
+    Returns:
+        (rows * (side + head + 1), columns * (side + 2)), where the free cells are NaN.
+    """
+    side, rows = tiles.shape[1], -(-len(tiles) // columns)
+    sheet = np.full((rows * columns, side + head + 1, side + 2), np.nan)
+    sheet[: len(tiles), head:-1, 1:-1] = tiles
+    height, width = sheet.shape[1:]
+    return sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, -1)
+
+
+Captions = list[tuple[float, float, str]]  # across, down, text
+
+
+def draw(sheet: np.ndarray, colours: ScalarMappable, captions: Captions) -> Figure:
+    """Draw each cell as a square of whole pixels, NaN as paper, and captions centred on cells."""
+    height, width = sheet.shape
+    scale = max(1, WIDTH // width)
+    figure = Figure((width * scale / DPI, height * scale / DPI))
+    figure.figimage(colours.to_rgba(sheet, bytes=True).repeat(scale, 0).repeat(scale, 1))
+    for across, down, text in captions:
+        x, y = across / width, 1 - down / height
+        figure.text(x, y, text, ha="center", va="center", linespacing=1)
+    return figure
+
+
+def above(captions: Iterable[str], columns: int, side: int, head: int) -> Captions:
+    """Place a caption in the middle of the free cells above each image of a mosaic."""
+    return [
+        ((at % columns + 0.5) * (side + 2), at // columns * (side + head + 1) + head / 2, caption)
+        for at, caption in enumerate(captions)
+    ]
+
+
 def samples(images: np.ndarray, labels: np.ndarray, columns: int = 12) -> Figure:
-    """Show the first of the images (N, D), labels (N,), a row for each class."""
+    """Show the first of the images (N, D), labels (N,), a row for each class, led by its label."""
     side, classes = data.side_of(images.shape[1]), int(labels.max()) + 1
     if side is None:
         return note(f"Images of {images.shape[1]} pixels are not square: no samples drawn.")
-    cell = side + 2
-    grid = np.zeros((classes, columns, cell, cell))
+    tiles = np.full((classes, 1 + columns, side, side), np.nan)
     for label in range(classes):
         found = images[np.flatnonzero(labels == label)[:columns]]
-        grid[label, : len(found), 1:-1, 1:-1] = found.reshape(-1, side, side)
-    figure = Figure((6, 0.48 * classes))
-    axes = figure.add_axes((0.05, 0.01, 0.94, 0.98), frame_on=False)
-    axes.imshow(grid.transpose(0, 2, 1, 3).reshape(classes * cell, -1), "gray_r")
-    axes.set_yticks(np.arange(classes) * cell + (cell - 1) / 2, [str(c) for c in range(classes)])
-    axes.set_xticks([])
-    axes.tick_params(length=0)
-    return figure
+        tiles[label, 1 : 1 + len(found)] = found.reshape(-1, side, side)
+    sheet, cell = mosaic(tiles.reshape(-1, side, side), 1 + columns), side + 2
+    captions = [(cell / 2, (label + 0.5) * cell, str(label)) for label in range(classes)]
+    return draw(sheet, GREYS, captions)
 
 
 def weights(weight: np.ndarray) -> Figure:
@@ -82,17 +117,14 @@ def weights(weight: np.ndarray) -> Figure:
     side = data.side_of(tiles.shape[1])
     if side is None:
         return note(f"Weights of {tiles.shape[1]} inputs are not square: not drawn.")
-    columns = 5 if len(tiles) <= 10 else 8
-    rows = -(-len(tiles) // columns)
-    figure = Figure((6, 5.6 * rows / columns + 0.1))
+    columns, head = 5 if len(tiles) <= 10 else 8, max(2, side // 3)
+    sheet = mosaic(tiles.reshape(-1, side, side), columns, head)
     limit = np.abs(tiles).max()
-    for at, tile in enumerate(tiles):
-        axes = figure.add_subplot(rows, columns, at + 1)
-        image = axes.imshow(tile.reshape(side, side), "RdBu", vmin=-limit, vmax=limit)
-        axes.set_title(str(at), pad=3, fontsize=12 if rows < 3 else 8)
-        axes.set_axis_off()
-    figure.subplots_adjust(0.01, 0.02, 0.85, 0.99 - 0.08 * 2 / rows, 0.08, 0.25)
-    figure.colorbar(image, figure.add_axes((0.885, 0.06, 0.02, 0.84)))
+    colours = ScalarMappable(Normalize(-limit, limit), "RdBu")
+    place_of_scale = np.full((len(sheet), sheet.shape[1] // 5), np.nan)
+    captions = above(map(str, range(len(tiles))), columns, side, head)
+    figure = draw(np.hstack([sheet, place_of_scale]), colours, captions)
+    figure.colorbar(colours, figure.add_axes((0.86, 0.06, 0.02, 0.88)))
     return figure
 
 
@@ -104,56 +136,46 @@ def mistakes(images: np.ndarray, labels: np.ndarray, log_probabilities: np.ndarr
         labels: (N,).
         log_probabilities: (N, classes).
     """
-    predicted, log_confidence = log_probabilities.argmax(axis=1), log_probabilities.max(axis=1)
-    wrong = np.flatnonzero(predicted != labels)
-    worst = wrong[np.argsort(-log_confidence[wrong], kind="stable")[:MISTAKES]]
     side = data.side_of(images.shape[1])
-    if side is None or not len(worst):
+    rows = confidence.mistakes(labels, log_probabilities)[:MISTAKES]
+    if side is None or not len(rows):
         return note("No mistakes." if side else "Images are not square: no mistakes drawn.")
-    columns = 6
-    rows = -(-len(worst) // columns)
-    figure = Figure((6, 1.5 * rows))
-    for at, row in enumerate(worst):
-        axes = figure.add_subplot(rows, columns, at + 1)
-        axes.imshow(images[row].reshape(side, side), "gray_r", vmin=0, vmax=1)
-        axes.set_title(f"{labels[row]} as {predicted[row]}", pad=2)
-        axes.set_xlabel(f"{np.exp(log_confidence[row]):.2%}", fontsize=9)
-        axes.set(xticks=[], yticks=[])
-        for spine in axes.spines.values():
-            spine.set_visible(False)
-    figure.subplots_adjust(0.01, 0.06, 0.99, 0.95, 0.1, 0.6)
-    return figure
+    columns, head = 6, side // 2
+    captions = [
+        f"{labels[row]} as {guess}\n{np.exp(log_probabilities[row, guess]):.2%}"
+        for row, guess in zip(rows, log_probabilities[rows].argmax(axis=1), strict=True)
+    ]
+    sheet = mosaic(images[rows].reshape(-1, side, side), columns, head)
+    return draw(sheet, GREYS, above(captions, columns, side, head))
 
 
 def reliability(labels: np.ndarray, log_probabilities: np.ndarray) -> Figure:
     """Show how often predictions are right by their probability.
 
-    The calibration error is the mean distance between the two, weighted by the bins' rows
+    The calibration error is the mean distance between the two, weighted by the levels' rows
     (ECE: Guo et al., 2017, "On Calibration of Modern Neural Networks").
 
     Args:
         labels: (N,).
         log_probabilities: (N, classes).
     """
-    confidence = np.exp(log_probabilities.max(axis=1))
-    correct = log_probabilities.argmax(axis=1) == labels
-    bins = np.minimum((confidence * BINS).astype(int), BINS - 1)
-    rows = np.bincount(bins, minlength=BINS)
-    filled = rows > 0
-    accuracy = np.bincount(bins, correct, BINS)[filled] / rows[filled]
-    expected = np.bincount(bins, confidence, BINS)[filled] / rows[filled]
-    error = np.abs(accuracy - expected) @ rows[filled] / len(confidence)
+    levels = confidence.levels(labels, log_probabilities)
+    width = 1 / confidence.LEVELS
+    centres = [level.least + width / 2 for level in levels]
+    counts = [len(level.rows) for level in levels]
+    expected = [level.confidence for level in levels]
+    accuracy = [level.accuracy for level in levels]
+    error = np.average(np.abs(np.subtract(accuracy, expected)), weights=counts)
     figure = Figure((4.4, 4))
     upper = figure.add_axes((0.18, 0.38, 0.78, 0.54))
     lower = figure.add_axes((0.18, 0.13, 0.78, 0.19), sharex=upper)
-    centres = (np.arange(BINS) + 0.5) / BINS
-    upper.bar(centres[filled], accuracy, 0.9 / BINS, color=BLUE)
+    upper.bar(centres, accuracy, 0.9 * width, color=BLUE)
     upper.plot((0, 1), (0, 1), color="black", linestyle="--", linewidth=1)
     upper.plot(expected, accuracy, "o", color=ORANGE)
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     upper.yaxis.set_major_formatter(PercentFormatter(1))
     upper.set_title(f"calibration error {error:.2%}", loc="left")
-    lower.bar(centres, rows, 0.9 / BINS, color=GREY)
+    lower.bar(centres, counts, 0.9 * width, color=GREY)
     lower.set(xlabel="probability of the prediction", ylabel="images")
     lower.xaxis.set_major_formatter(PercentFormatter(1))
     return figure

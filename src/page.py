@@ -1,7 +1,7 @@
-"""The report's page: arrays in, one HTML file out. Its looks and its JavaScript are in page.html.
+"""The report's page: one HTML file that computes its answers itself, and so carries the model.
 
-The page computes its answers itself, so it carries the model. Figures that `evaluate` and `train`
-wrote are shown as they are given.
+The functions turn what the stages wrote into texts of the page and into values for its script.
+Looks and script are in page.html.
 """
 
 import base64
@@ -10,12 +10,12 @@ import html
 import json
 import math
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
 
-from src import grids
+from src import confidence, grids
 
 # Images that the page carries, besides one for each cell of the matrix and each level of doubt.
 MISTAKES, SAMPLES, CELLS = 24, 100, 300
@@ -30,151 +30,110 @@ KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "Fashion-MNIST": ("garment", FASHION),
     "Kuzushiji-MNIST": ("character", tuple("おきすつなはまやれを")),
 }
+# With these parameters the page builds the model and trains it.
+RECIPE = (
+    *("layers", "epochs", "batch_size", "learning_rate", "momentum", "decay"),
+    *("shuffle", "seed", "shift", "drop_last"),
+)
 
 
-def render(
-    template: str,
-    *,
-    dataset: str,
-    recipe: dict[str, Any],
-    tensors: Mapping[str, np.ndarray],
-    start: Mapping[str, np.ndarray],
-    curve: list[dict[str, Any]],
-    metrics: Mapping[str, Any],
-    per_class: list[dict[str, Any]],
-    confusion: np.ndarray,
-    images: np.ndarray,
-    labels: np.ndarray,
-    log_probabilities: np.ndarray,
-    train_images: np.ndarray,
-    train_labels: np.ndarray,
-    hashes: Mapping[str, str],
-) -> str:
-    """Fill the template with a model, its figures and the images that explain them.
-
-    Args:
-        template: the text of page.html.
-        dataset: OpenML's name.
-        recipe: models/recipe.json's content, with "layers".
-        tensors: the model by name, float32, exact multiples of 2^-18.
-        start: the same before the first step.
-        curve: rows of the learning curve: epoch, split, loss, accuracy, sha256.
-        metrics: metrics/evaluate.json: loss, accuracy, macro_f1, correct, total.
-        per_class: a row for each class: label, precision, recall, f1, support.
-        confusion: int64 (C, C), actual by predicted.
-        images: float32 (N, D), the test rows in [0, 1].
-        labels: int64 (N,).
-        log_probabilities: float64 (N, C).
-        train_images: float32 (M, D).
-        train_labels: int64 (M,).
-        hashes: SHA-256 of files, by path.
+def render(template: str, content: Mapping[str, Any], **texts: str) -> str:
+    """Fill page.html with the values for its script and with texts, which are HTML.
 
     Raises:
-        KeyError: the template names a part that is not given.
+        KeyError: the template names a text that is not given.
     """
-    kind, names = KINDS.get(dataset, ("class", ()))
-    numbers = [str(label) for label in range(len(confusion))]
-    classes = [*names[: len(numbers)], *numbers[len(names) :]]
-    linear = [layer["kind"] for layer in recipe["layers"]] == ["Linear"]
-    content: dict[str, Any] = {
-        "kind": kind,
-        "classes": classes,
-        "shape": shape(images.shape[1]),
-        "recipe": recipe,
-        "tensors": {name: integers(tensor) for name, tensor in tensors.items()},
-        # Only softmax regression is trained in the page: the others start from megabytes.
-        "start": {name: integers(tensor) for name, tensor in start.items()} if linear else {},
-        "exp": [packed(np.array(part, "<f8").tobytes()) for part in grids.short_exponentials()]
-        if linear
-        else [],
-        "train_rows": len(train_labels),
-        "curve": curve,
-        "f1": [row["f1"] for row in per_class],
-        "confusion": confusion.tolist(),
-        **pictures(labels, log_probabilities, confusion, train_labels),
-    }
-    rows = {"train": train_images, "test": images}
-    shown = np.stack([rows[split][row] for split, row in content["pictures"]])
-    # The data are bytes, brought to a grid: 256 levels at most.
-    levels, places = np.unique(np.append(shown, np.float32(0)), return_inverse=True)
-    content["levels"] = (levels * 2**16).astype(int).tolist()
-    content["images"] = packed(zeros_counted(places[:-1].astype(np.uint8).tobytes()))
-    script, style = inside(template, "script"), inside(template, "style")
-    return fill(
-        template,
-        policy=f"default-src 'none'; script-src {digest(script)}; style-src {digest(style)}; "
+    script, style = digest(inside(template, "script")), digest(inside(template, "style"))
+    parts = texts | {
+        "policy": f"default-src 'none'; script-src {script}; style-src {style}; "
         "img-src data:; worker-src blob:; base-uri 'none'; form-action 'none'",
-        model="linear" if linear else "deep",
-        kind=kind,
-        a_kind=f"a {kind}",
-        dataset=html.escape(dataset),
-        many=str(len(classes)),
-        pixels=f"{images.shape[1]:,}",
-        accuracy=f"{metrics['accuracy']:.2%}",
-        correct=f"{metrics['correct']:,}",
-        total=f"{metrics['total']:,}",
-        loss=f"{metrics['loss']:.4f}",
-        macro_f1=f"{metrics['macro_f1']:.4f}",
-        epochs=str(recipe["epochs"]),
-        recipe=table({k: v for k, v in recipe.items() if k != "layers"}.items()),
-        hashes=table(hashes.items()),
-        content=json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
-    )
+        "content": json.dumps(content, separators=(",", ":")).replace("<", "\\u003c"),
+    }
+    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
+
+
+def classes(dataset: str, count: int) -> tuple[str, list[str]]:
+    """Say what the classes of a data set are, and name so many."""
+    kind, names = KINDS.get(dataset, ("class", ()))
+    return kind, [*names[:count], *map(str, range(len(names), count))]
+
+
+def scores(metrics: Mapping[str, Any]) -> dict[str, str]:
+    """Return texts for the figures of evaluate; raises KeyError or ValueError without them."""
+    forms = {"accuracy": ".2%", "correct": ",", "total": ",", "loss": ".4f", "macro_f1": ".4f"}
+    return {name: format(metrics[name], form) for name, form in forms.items()}
+
+
+def is_linear(recipe: Mapping[str, Any]) -> bool:
+    """Tell whether the model is softmax regression: one linear layer."""
+    return [layer["kind"] for layer in recipe["layers"]] == ["Linear"]
 
 
 def pictures(
-    labels: np.ndarray, log_probabilities: np.ndarray, confusion: np.ndarray, train: np.ndarray
+    train: tuple[np.ndarray, np.ndarray],
+    test: tuple[np.ndarray, np.ndarray],
+    log_probabilities: np.ndarray,
+    confusion: np.ndarray,
 ) -> dict[str, Any]:
-    """Choose the images that the page carries, and what to say of each.
+    """Choose the images that the page carries, and say what is known of each.
+
+    Args:
+        train: images float32 (M, D) in [0, 1], labels int64 (M,).
+        test: images float32 (N, D), labels int64 (N,).
+        log_probabilities: float64 (N, C), of the test rows.
+        confusion: int64 (C, C), actual by predicted.
 
     Returns:
-        pictures: the images, as [split, row]; facts: of each, its label and, for a test row, what
-        it was taken for and how surely; mistakes, samples: places in `pictures`; cells: a place
-        for each [actual, predicted]; doubt: test rows by how surely they were read, each level
-        with its mean confidence, its accuracy, its rows and a place.
+        pictures: the images, as [split, row]; levels, images: their pixels; facts: of each, its
+        label and, for a test row, what it was taken for and how surely; mistakes, samples: places
+        in `pictures`; cells: a place for each [actual, predicted]; doubt: levels of confidence,
+        each with its mean, its accuracy, its rows and a place.
     """
-    predicted, sure = log_probabilities.argmax(axis=1), log_probabilities.max(axis=1)
+    labels, predicted = test[1], log_probabilities.argmax(axis=1)
+    sure = log_probabilities.max(axis=1)
     by_confidence = np.argsort(-sure, kind="stable")
-    wrong = by_confidence[predicted[by_confidence] != labels[by_confidence]]
     places: dict[tuple[str, int], int] = {}
 
     def place(split: str, row: int) -> int:
         return places.setdefault((split, int(row)), len(places))
 
-    mistakes = [place("test", row) for row in wrong[:MISTAKES]]
+    mistakes = [
+        place("test", row) for row in confidence.mistakes(labels, log_probabilities)[:MISTAKES]
+    ]
     share = max(1, SAMPLES // len(confusion))
     samples = [
         place("train", row)
         for label in range(len(confusion))
-        for row in np.flatnonzero(train == label)[:share]
+        for row in np.flatnonzero(train[1] == label)[:share]
     ]
     cells = []
     for cell in np.argsort(-confusion, axis=None, kind="stable")[:CELLS]:
         actual, guess = divmod(int(cell), len(confusion))
-        rows = by_confidence[
-            (labels == actual)[by_confidence] & (predicted == guess)[by_confidence]
-        ]
-        if len(rows):
-            cells.append([actual, guess, place("test", rows[0])])
-    doubt = []
-    for level, rows in levels_of_doubt(sure):
-        doubt.append(
-            {
-                "from": level,
-                "confidence": round(float(np.exp(sure[rows]).mean()), 4),
-                "accuracy": round(float((predicted[rows] == labels[rows]).mean()), 4),
-                "rows": len(rows),
-                "picture": place("test", rows[0]),
-            }
-        )
+        is_here = (labels == actual) & (predicted == guess)
+        if is_here.any():
+            surest = by_confidence[is_here[by_confidence].argmax()]
+            cells.append([actual, guess, place("test", surest)])
+    doubt = [
+        {
+            "from": level.least,
+            "confidence": round(level.confidence, 4),
+            "accuracy": round(level.accuracy, 4),
+            "rows": len(level.rows),
+            "picture": place("test", level.rows[0]),
+        }
+        for level in confidence.levels(labels, log_probabilities)
+    ]
+    facts = [
+        [int(train[1][row])]
+        if split == "train"
+        else [int(labels[row]), int(predicted[row]), round(math.exp(sure[row]), 4)]
+        for split, row in places
+    ]
+    images = {"train": train[0], "test": test[0]}
     return {
         "pictures": list(places),
-        "facts": [
-            [int(train[row])]
-            if split == "train"
-            else [int(labels[row]), int(predicted[row]), round(math.exp(sure[row]), 4)]
-            for split, row in places
-        ],
+        **pixels(np.stack([images[split][row] for split, row in places])),
+        "facts": facts,
         "mistakes": mistakes,
         "samples": samples,
         "cells": cells,
@@ -182,53 +141,62 @@ def pictures(
     }
 
 
-def levels_of_doubt(sure: np.ndarray) -> Iterable[tuple[float, np.ndarray]]:
-    """Sort rows into tenths of confidence: pairs of a level's lower end and its rows."""
-    for tenth in range(10):
-        least = math.log(tenth / 10) if tenth else -math.inf
-        above = math.log((tenth + 1) / 10) if tenth < 9 else math.inf
-        rows = np.flatnonzero((sure >= least) & (sure < above))
-        if len(rows):
-            yield tenth / 10, rows
+def pixels(images: np.ndarray) -> dict[str, Any]:
+    """Pack images (N, D): the levels of grey, the first of them 0, and for each pixel its place.
+
+    Prepare made them of bytes, so there are no more than 256 levels. Most pixels are 0: of each run
+    of zeros, the packed places have one and its length.
+    """
+    levels, places = np.unique(np.append(np.float32(0), images), return_inverse=True)
+    content = re.sub(
+        rb"\0{1,255}",
+        lambda zeros: bytes([0, len(zeros[0])]),
+        places[1:].astype(np.uint8).tobytes(),
+    )
+    return {
+        "levels": [int(level / grids.PIXELS.step) for level in levels],
+        "images": packed(content),
+    }
 
 
-def shape(pixels: int) -> list[int]:
+def shape(size: int) -> list[int]:
     """Return rows and columns of an image, as nearly square as whole numbers allow."""
-    rows = next(n for n in range(math.isqrt(pixels), 0, -1) if pixels % n == 0)
-    return [rows, pixels // rows]
+    rows = next(n for n in range(math.isqrt(size), 0, -1) if size % n == 0)
+    return [rows, size // rows]
 
 
 def integers(tensor: np.ndarray) -> dict[str, Any]:
-    """Pack multiples of 2^-18: int16 steps, where -32768 says that the next two are one int32.
+    """Pack parameters as steps of their grid: int16, where -32768 says that two make one int32.
 
     Raises:
-        ValueError: a value lies between two steps.
+        ValueError: a value is not on the grid.
     """
-    steps = np.rint(tensor.astype(np.float64) * 2**18).astype("<i4").ravel()
-    if not np.array_equal(steps * 2.0**-18, tensor.ravel()):
-        raise ValueError("a parameter of the model is no multiple of 2^-18: train it anew")
+    steps = tensor.astype(np.float64).ravel() / grids.WEIGHTS.step
+    is_whole = np.array_equal(np.rint(steps), steps)  # false for NaN
+    if not is_whole or np.abs(steps).max() > grids.WEIGHTS.steps:
+        raise ValueError("weights must be multiples of 2^-18 from -16 to 16")
     large = np.abs(steps) > 32767
-    words = steps.astype("<i2")
-    words[large] = -32768
-    halves = steps[large].view("<i2").reshape(-1, 2)
-    words = np.insert(words, np.flatnonzero(large).repeat(2) + 1, halves.ravel())
+    words = np.where(large, -32768, steps).astype("<i2")
+    halves = steps[large].astype("<i4").view("<i2")
+    words = np.insert(words, np.flatnonzero(large).repeat(2) + 1, halves)
     return {"shape": list(tensor.shape), "steps": packed(words.tobytes())}
 
 
-def zeros_counted(content: bytes) -> bytes:
-    """Write each run of zeros, which most of an image is, as a zero and its length."""
-    return re.sub(rb"\0{1,255}", lambda zeros: bytes([0, len(zeros[0])]), content)
+def exponentials() -> list[str]:
+    """Pack the tables that the softmax of training is made of, as float64."""
+    return [packed(np.array(part, "<f8").tobytes()) for part in grids.short_exponentials()]
 
 
 def packed(content: bytes) -> str:
+    """Write bytes in base64."""
     return base64.b64encode(content).decode()
 
 
-def table(rows: Iterable[tuple[str, Any]]) -> str:
+def table(rows: Mapping[str, Any]) -> str:
     """List names and values as the rows of a table."""
     return "\n".join(
         f"<tr><th scope=row>{html.escape(name)}<td>{html.escape(str(value))}"
-        for name, value in rows
+        for name, value in rows.items()
     )
 
 
@@ -240,12 +208,3 @@ def inside(template: str, tag: str) -> str:
 def digest(text: str) -> str:
     """Name a script or a style in a Content Security Policy, which then allows it alone."""
     return f"'sha256-{packed(hashlib.sha256(text.encode()).digest())}'"
-
-
-def fill(template: str, **parts: str) -> str:
-    """Put each part in the place of its {{name}}.
-
-    Raises:
-        KeyError: the template names a part that is not given.
-    """
-    return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)

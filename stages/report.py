@@ -1,6 +1,7 @@
 """Draw the data, the model and its mistakes, and write the page that reads handwriting."""
 
 import hashlib
+import html
 from pathlib import Path
 
 from src import command, data, figures, files, page, parameters, tensors
@@ -30,46 +31,73 @@ class Fetch(parameters.Section, extra="ignore"):
 
 def main() -> None:
     dataset = parameters.read(Fetch).dataset
-    train_images, train_labels = data.read(TRAIN_DATA, "np")
-    images, labels = data.read(TEST_DATA, "np")
+    train, test = data.read(TRAIN_DATA, "np"), data.read(TEST_DATA, "np")
+    images, labels = test
     predictions = tensors.read(PREDICTIONS)
     with files.reading(PREDICTIONS):
         log_probabilities, confusion = predictions["log_probabilities"], predictions["confusion"]
-    model = tensors.read(MODEL)
-    figures.write(SAMPLES, figures.samples(train_images, train_labels))
-    first = next(tensor for name, tensor in model.items() if name.endswith("weight"))
-    figures.write(WEIGHTS, figures.weights(first))
-    figures.write(MISTAKES, figures.mistakes(images, labels, log_probabilities))
-    figures.write(RELIABILITY, figures.reliability(labels, log_probabilities))
+        if log_probabilities.shape != (len(labels), len(confusion)):
+            raise ValueError(f"it is not of the {len(labels):,} rows of {TEST_DATA}")
+    model, start = tensors.read(MODEL), tensors.read(START)
+    recipe, metrics = files.read_json(RECIPE), files.read_json(METRICS)
+    curve = files.read_csv(
+        LEARNING_CURVE, epoch=int, split=str, loss=float, accuracy=float, sha256=str
+    )
+    per_class = files.read_csv(
+        PER_CLASS, label=int, precision=float, recall=float, f1=float, support=int
+    )
+
+    with files.reading(RECIPE):
+        is_linear = page.is_linear(recipe)
+        settings = {name: recipe[name] for name in page.RECIPE}
+    with files.reading(METRICS):
+        scores = page.scores(metrics)
+    with files.reading(MODEL):
+        packed = {name: page.integers(tensor) for name, tensor in model.items()}
+        first = next(tensor for name, tensor in model.items() if name.endswith("weight"))
+    with files.reading(START):
+        # Only softmax regression is trained in the page: the others start from megabytes.
+        packed_start = {name: page.integers(tensor) for name, tensor in start.items() if is_linear}
+    kind, classes = page.classes(dataset, len(confusion))
+    content = {
+        "kind": kind,
+        "classes": classes,
+        "shape": page.shape(images.shape[1]),
+        "recipe": settings,
+        "tensors": packed,
+        "start": packed_start,
+        "exp": page.exponentials() if is_linear else [],
+        "train_rows": len(train[1]),
+        "curve": curve,
+        "f1": [row["f1"] for row in per_class],
+        "confusion": confusion.tolist(),
+        **page.pictures(train, test, log_probabilities, confusion),
+    }
     filled = page.render(
         Path(TEMPLATE).read_text(encoding="utf-8"),
-        dataset=dataset,
-        recipe=files.read_json(RECIPE),
-        tensors=model,
-        start=tensors.read(START),
-        curve=files.read_csv(
-            LEARNING_CURVE, epoch=int, split=str, loss=float, accuracy=float, sha256=str
+        content,
+        model="linear" if is_linear else "deep",
+        kind=kind,
+        dataset=html.escape(dataset),
+        many=str(len(classes)),
+        pixels=f"{images.shape[1]:,}",
+        recipe=page.table({name: recipe[name] for name in recipe if name != "layers"}),
+        checksums=page.table(
+            {
+                TRAIN_DATA: f"CRC-32 {tensors.recorded_checksum(TRAIN_DATA)}",
+                TEST_DATA: f"CRC-32 {tensors.recorded_checksum(TEST_DATA)}",
+                MODEL: f"SHA-256 {hashlib.sha256(Path(MODEL).read_bytes()).hexdigest()}",
+            }
         ),
-        metrics=files.read_json(METRICS),
-        per_class=files.read_csv(
-            PER_CLASS, label=int, precision=float, recall=float, f1=float, support=int
-        ),
-        confusion=confusion,
-        images=images,
-        labels=labels,
-        log_probabilities=log_probabilities,
-        train_images=train_images,
-        train_labels=train_labels,
-        hashes={path: sha256(path) for path in (TRAIN_DATA, TEST_DATA, MODEL)},
+        **scores,
     )
     files.write(PAGE, filled)
     print(f"report: {PAGE}: {len(filled):,} bytes")
 
-
-def sha256(path: str) -> str:
-    """Digest a file, as sha256sum does."""
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    figures.write(SAMPLES, figures.samples(*train))
+    figures.write(WEIGHTS, figures.weights(first))
+    figures.write(MISTAKES, figures.mistakes(*test, log_probabilities))
+    figures.write(RELIABILITY, figures.reliability(labels, log_probabilities))
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ import random
 import re
 import shutil
 import time
+import zlib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from statistics import median
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 from filelock import FileLock
+from safetensors.numpy import load_file
 from selenium.webdriver.common.action_chains import ActionChains
 from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
@@ -113,8 +115,9 @@ def test_packed_parameters_are_the_models_to_the_bit() -> None:
         word if word != -32768 else (next(words) & 0xFFFF) | (next(words) << 16) for word in words
     ]
     assert (found, packed["shape"]) == (steps.ravel().tolist(), [2, 5])
-    with pytest.raises(ValueError, match="no multiple of 2\\^-18"):
-        page.integers(np.array([2.0**-19], np.float32))
+    for wrong in (2.0**-19, 16 + 2.0**-18, -1e30, np.nan, np.inf):
+        with pytest.raises(ValueError, match="multiples of 2\\^-18 from -16 to 16"):
+            page.integers(np.array([0, wrong]))
 
 
 def test_the_page_has_the_same_bytes_each_time_and_no_class_it_cannot_show(small: Path) -> None:
@@ -248,7 +251,9 @@ def test_the_captions_tell_the_surest_mistakes_and_the_rows_tell_the_calibration
     ]
 
 
-def test_the_recipe_and_the_hashes_are_those_of_the_files(browser: Page, reports: Reports) -> None:
+def test_the_recipe_and_the_checksums_are_those_of_the_files(
+    browser: Page, reports: Reports
+) -> None:
     folder = reports("softmax_regression")
     browser.show(html_of(folder))
     table = (
@@ -258,10 +263,13 @@ def test_the_recipe_and_the_hashes_are_those_of_the_files(browser: Page, reports
     recipe = json.loads((folder / "models/recipe.json").read_text())
     del recipe["layers"]
     assert browser.js(table, "recipe") == {key: str(value) for key, value in recipe.items()}
-    hashes = browser.js(table, "hashes")
-    assert len(hashes) == 3
-    for path, digest in hashes.items():
-        assert hashlib.sha256((folder / path).read_bytes()).hexdigest() == digest
+    model = "models/model.safetensors"
+    expected = {model: f"SHA-256 {hashlib.sha256((folder / model).read_bytes()).hexdigest()}"}
+    for path in ("data/prepared/train.safetensors", "data/prepared/test.safetensors"):
+        rows = load_file(folder / path)
+        crc = zlib.crc32(rows["labels"].tobytes(), zlib.crc32(rows["images"].tobytes()))
+        expected[path] = f"CRC-32 {crc:08x}"
+    assert browser.js(table, "checksums") == expected
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -876,6 +884,26 @@ def test_other_data_have_their_own_names_and_no_talk_of_digits(browser: Page, sm
             ["T-shirt", "Trouser", "Pullover", "Dress"] if kind == "garment" else list("0123")
         )
         assert browser.text("glyph") in names
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_way_to_the_models_picture_is_seen_once_there_is_one(
+    browser: Page, small: Path, width: int
+) -> None:
+    browser.show(html_of(small), width)
+    way = browser.find_element(By.ID, "way")
+    height = browser.js("return $('way').offsetHeight")
+    assert not way.is_displayed()
+    browser.draw(FOUR)
+    browser.settled()
+    assert way.is_displayed()
+    assert browser.js("return $('way').offsetHeight") == height  # its place was kept
+    assert [canvas.is_displayed() for canvas in way.find_elements(By.TAG_NAME, "canvas")] == [
+        True
+    ] * 3
+    browser.js("$('example').click()")  # the board shows a picture that is ready
+    browser.settled()
+    assert not way.is_displayed()
 
 
 def test_images_of_another_size_are_drawn_and_read(browser: Page, small: Path) -> None:

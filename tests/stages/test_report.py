@@ -1,5 +1,7 @@
 """The report's pictures show the files that the stages before it wrote, and no others."""
 
+import json
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +10,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import load_file
 
-from src import figures, page
+from src import figures, files, page, tensors
 from tests.support import stages
 
 
@@ -41,6 +43,79 @@ def test_each_picture_shows_its_files(
         figures.write("expected.png", figure)
         assert drawn.pop(name) == Path("expected.png").read_bytes(), name
     assert drawn == {}
+
+
+def without(path: str, key: str) -> None:
+    record = json.loads(Path(path).read_text(encoding="utf-8"))
+    del record[key]
+    files.write_json(path, record)
+
+
+def changed(path: str, name: str, change: Callable[[np.ndarray], np.ndarray]) -> None:
+    """Change a tensor, with the checksum of what is then in the file."""
+    found = load_file(path)
+    tensors.write(path, found | {name: change(found[name])})
+
+
+def with_a_flipped_bit(path: str) -> None:
+    content = bytearray(Path(path).read_bytes())
+    content[-1000] ^= 1
+    Path(path).write_bytes(content)
+
+
+FAULTS: dict[str, tuple[str, str, Callable[[str], None]]] = {
+    "no layers": ("models/recipe.json", "'layers'", lambda path: without(path, "layers")),
+    "no shift": ("models/recipe.json", "'shift'", lambda path: without(path, "shift")),
+    "no loss": ("metrics/evaluate.json", "'loss'", lambda path: without(path, "loss")),
+    "accuracy in words": (
+        "metrics/evaluate.json",
+        "",
+        lambda path: files.write_json(
+            path, json.loads(Path(path).read_text(encoding="utf-8")) | {"accuracy": "good"}
+        ),
+    ),
+    **{
+        f"{what} off the grid": (
+            f"models/{what}.safetensors",
+            "weights must be multiples of 2^-18 from -16 to 16",
+            lambda path: changed(path, "0.weight", lambda weight: weight + np.float32(2**-19)),
+        )
+        for what in ("model", "start")
+    },
+    "a model without weights": (
+        "models/model.safetensors",
+        "",
+        lambda path: tensors.write(path, {"0.bias": load_file(path)["0.bias"]}),
+    ),
+    "predictions of other rows": (
+        "data/predicted/test.safetensors",
+        "it is not of the 50 rows of data/prepared/test.safetensors",
+        lambda path: changed(path, "log_probabilities", lambda found: found[1:]),
+    ),
+    "other predictions": (
+        "data/predicted/test.safetensors",
+        "'confusion'",
+        lambda path: tensors.write(path, {"log_probabilities": np.zeros((50, 4))}),
+    ),
+    "a flipped bit in the training rows": (
+        "data/prepared/train.safetensors",
+        "its checksum differs",
+        with_a_flipped_bit,
+    ),
+}
+
+
+@pytest.mark.parametrize(("path", "reason", "damage"), FAULTS.values(), ids=FAULTS)
+def test_a_damaged_file_is_named_with_the_command_that_restores_it(
+    path: str, reason: str, damage: Callable[[str], None], small: Path
+) -> None:
+    outputs = [*Path().glob("metrics/plots/*.png"), Path("metrics/report/index.html")]
+    before = [output.read_bytes() for output in outputs]
+    damage(path)
+    outcome = stages.run_stage("report").expect(1, f"report: {path} is damaged (", reason)
+    assert outcome.errors.endswith(f"`make restore FILE={path}` restores it\n")
+    assert len(outcome.errors.splitlines()) == 1
+    assert [output.read_bytes() for output in outputs] == before
 
 
 def test_the_pictures_of_the_real_rows_show_digits(
