@@ -30,11 +30,22 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use no slow fixture, and those that run the code themselves."""
+    """Mark the tests that use no slow fixture, and those that run the code themselves.
+
+    The order keeps the workers busy: the first reproduces, while the second runs what needs no
+    reproduction; short ones come last and fill the cores to the end.
+    """
+    fast, slow, reproduced = [], [], []
     for item in items:
+        used = set(getattr(item, "fixturenames", ()))
         for marker, fixtures in (("fast", SLOW_FIXTURES), ("inside", OUTSIDE_FIXTURES)):
-            if not fixtures.intersection(getattr(item, "fixturenames", ())):
+            if not fixtures & used:
                 item.add_marker(marker)
+        if not SLOW_FIXTURES & used:
+            fast.append(item)
+        else:
+            (reproduced if "reproduced" in used else slow).append(item)
+    items[:] = reproduced[:2] + slow + reproduced[2:] + fast
 
 
 @pytest.hookimpl(wrapper=True)
@@ -59,6 +70,7 @@ def shared_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def environment(shared_folder: Path) -> dict[str, str]:
     """Return environment variables with every cache in the temporary folder."""
     folder = shared_folder / "environment"
+    (folder / "tmp").mkdir(parents=True, exist_ok=True)
     # What Git and make hand to their children would change what Git and make print here.
     foreign = ("GIT_", "MAKE", "MFLAGS")
     kept = {name: value for name, value in os.environ.items() if not name.startswith(foreign)}
@@ -69,6 +81,7 @@ def environment(shared_folder: Path) -> dict[str, str]:
         "DVC_GLOBAL_CONFIG_DIR": str(folder / "dvc_config"),
         "DVC_SYSTEM_CONFIG_DIR": str(folder / "dvc_config"),
         "DVC_NO_ANALYTICS": "1",
+        "TMPDIR": str(folder / "tmp"),
         "MPLCONFIGDIR": str(folder / "matplotlib"),
         "GIT_CONFIG_GLOBAL": os.devnull,
         "GIT_CONFIG_SYSTEM": os.devnull,
