@@ -105,25 +105,16 @@ def right(reproduced: Path) -> Right:
     return right
 
 
-@pytest.mark.parametrize(
-    ("take", "each", "floor"),
-    [
-        (ball_pen, 20, 0.9),
-        (shadow, 20, 0.85),
-        (table, 20, 0.85),
-        (specks, 10, 0.85),
-        (cut_out, 10, 0.85),
-    ],
-)
+@pytest.mark.parametrize("take", [ball_pen, shadow, table, specks, cut_out])
 def test_pictures_as_people_take_them_are_read(
-    right: Right, take: Callable[..., Image.Image], each: int, floor: float
+    right: Right, take: Callable[..., Image.Image]
 ) -> None:
     random, images, labels = Random(0), [], []
-    for digit, at in product(range(10), range(each)):
+    for digit, at in product(range(10), range(10)):
         styles = list(drawings.STYLES[digit])
         images.append(read(take(random, digit, styles[at % len(styles)])))
         labels.append(digit)
-    assert right(images, labels) >= floor
+    assert right(images, labels) >= (0.9 if take is ball_pen else 0.85)
 
 
 def test_enlarged_test_images_are_read_as_well_as_the_originals(
