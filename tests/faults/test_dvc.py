@@ -49,16 +49,12 @@ def test_repro_with_a_bad_parameter_says_so_runs_no_shell_command_and_recovers(
 ) -> None:
     params = workspace / "params.yaml"
     committed = params.read_text(encoding="utf-8")
-    for change, message in (
-        ("epochs: {a: 1}", "train.epochs: must be an integer from 1 to 10000 (given: {'a': 1})"),
-        ("epoch: 5", "train.epochs: missing; must be an integer from 1 to 10000"),
-        ("epochs: '5; touch x $(touch x)'", "(given: '5; touch x $(touch x)')"),
-    ):
-        params.write_text(committed.replace("epochs: 5", change), encoding="utf-8")
-        result = run(workspace, "dvc", "repro", "train", check=False)
-        assert result.returncode
-        assert message in result.stdout
-        assert "Traceback" not in result.stdout
+    hostile = committed.replace("epochs: 5", "epochs: '5; touch x $(touch x)'")
+    params.write_text(hostile, encoding="utf-8")
+    result = run(workspace, "dvc", "repro", "train", check=False)
+    assert result.returncode
+    assert "train.epochs: must be an integer from 1 to 10000 (given: '5; touch" in result.stdout
+    assert "Traceback" not in result.stdout
     params.write_text(committed, encoding="utf-8")
     run(workspace, "dvc", "repro")
     assert run(workspace, "git", "status", "--porcelain").stdout == ""  # no x, and all is back
