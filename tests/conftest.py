@@ -32,8 +32,8 @@ def pytest_configure() -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use no slow fixture, and those that run the code themselves.
 
-    The order keeps the workers busy: the first reproduces, while the second runs what needs no
-    reproduction; short ones come last and fill the cores to the end.
+    Several workers take them in another order, in which none waits: the first reproduces, while
+    the second runs what needs no reproduction; short ones, last, fill the cores to the end.
     """
     fast, slow, reproduced = [], [], []
     for item in items:
@@ -45,7 +45,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             fast.append(item)
         else:
             (reproduced if "reproduced" in used else slow).append(item)
-    items[:] = reproduced[:2] + slow + reproduced[2:] + fast
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        items[:] = reproduced[:2] + slow + reproduced[2:] + fast
 
 
 @pytest.hookimpl(wrapper=True)
