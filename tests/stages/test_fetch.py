@@ -1,6 +1,8 @@
 """The stage that fetches: which source it takes, what it prints, and MNIST's very bytes."""
 
+import contextlib
 import hashlib
+import io
 import re
 from pathlib import Path
 
@@ -48,14 +50,23 @@ def test_sources_are_asked_in_the_order_of_the_parameter(openml: OpenML) -> None
 def test_what_is_printed_is_how_many_rows_how_large_and_how_long(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    rows = np.zeros((100_000, 1), np.uint8), np.zeros(100_000, np.uint8)
+    printed = io.BytesIO()
+    meanwhile = []
+
+    def source(*_: object) -> tuple[np.ndarray, np.ndarray]:
+        meanwhile.append(printed.getvalue())
+        return np.zeros((100_000, 1), np.uint8), np.zeros(100_000, np.uint8)
+
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setitem(fetch.FETCHERS, "openml", lambda *_: rows)
+    monkeypatch.setitem(fetch.FETCHERS, "openml", source)
     parameters(**{"fetch.sha256": "0" * 64})
-    outcome = run_stage("fetch").expect(0)
-    asked, got = outcome.output.splitlines()
-    assert asked == "fetch: openml: asking for mnist_784 version 1"
-    assert re.fullmatch(r"fetch: openml: 100,000 rows, 0\.2 MB, \d\.\d s", got)
+    with contextlib.redirect_stdout(io.TextIOWrapper(printed)) as output:
+        fetch.main()
+        output.flush()
+        asked, got = printed.getvalue().splitlines(keepends=True)
+    assert asked == b"fetch: openml: asking for mnist_784 version 1\n"
+    assert meanwhile == [asked]  # not only when the answer is there
+    assert re.fullmatch(rb"fetch: openml: 100,000 rows, 0\.2 MB, \d\.\d s\n", got)
 
 
 @pytest.fixture(scope="session")
