@@ -4,8 +4,6 @@ The bytes depend on the content alone. There is one metadata key because safeten
 two or more in a random order (safetensors issue 584).
 """
 
-import json
-import mmap
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -32,36 +30,20 @@ def write(path: str, arrays: Mapping[str, np.ndarray]) -> None:
     files.write(path, save(ordered, metadata={"crc32": checksum(ordered)}))
 
 
-def mapped(path: str) -> dict[str, np.ndarray]:
-    """Map the arrays of a file of sound form; what is written to them stays in memory."""
-    with open(path, "rb") as file:
-        content = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_COPY)
-    start = 8 + int.from_bytes(content[:8], "little")
-    header = json.loads(content[8:start])
-    found = {}
-    for name, part in header.items():
-        if name != "__metadata__":
-            kind, bits = part["dtype"][0], int(part["dtype"][1:])  # of F32, for one
-            dtype, place = f"<{kind.lower()}{bits // 8}", start + part["data_offsets"][0]
-            found[name] = np.ndarray(part["shape"], dtype, content, place)
-    return found
-
-
 def read(path: str, framework: str = "np", verify: bool = True) -> dict[str, Any]:
-    """Read what `write` wrote: views of the memory-mapped file, of which nothing is copied.
+    """Read what `write` wrote.
 
     Args:
         path: the file.
-        framework: "np" for NumPy arrays, "pt" for torch tensors on the CPU.
+        framework: "np" for NumPy arrays, which are copied; "pt" for torch tensors on the CPU,
+            which are views of the memory-mapped file.
         verify: compare the checksum, for which the whole file is read.
 
     Raises:
         OSError: the file is missing, may not be read, or is damaged.
     """
     with files.reading(path), safe_open(path, framework=framework) as file:
-        names = file.keys()
-        # safetensors has checked the form; it would copy NumPy's arrays.
-        found = mapped(path) if framework == "np" else {n: file.get_tensor(n) for n in names}
+        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
         arrays = {name: np.asarray(tensor) for name, tensor in found.items()}
         if verify and checksum(arrays) != (file.metadata() or {}).get("crc32"):
             raise ValueError("its checksum differs")
