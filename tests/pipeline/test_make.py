@@ -13,6 +13,7 @@ import sys
 import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.support.clones import REPOSITORY, Run
@@ -130,9 +131,12 @@ def test_verify_leaves_nothing_behind_when_it_is_ended(
     ) as verify:
         assert verify.stdout
         assert any("> sleep 20" in line for line in verify.stdout)
+        running = psutil.Process(verify.pid).children(recursive=True)
+        [dvc] = [process for process in running if process.cmdline()[-1] == "repro"]
         started = time.monotonic()
         verify.send_signal(signal.SIGTERM)
         assert verify.wait(timeout=60)
         took = time.monotonic() - started
+        assert psutil.wait_procs([dvc], timeout=10)[0], "dvc works on, in a folder that is gone"
     assert list((tmp_path / "tmp").iterdir()) == []
     assert took < 10  # it does not wait for the stage
