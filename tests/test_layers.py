@@ -100,15 +100,16 @@ def test_the_largest_values_give_what_their_signs_give(case: str) -> None:
         (Linear(16_385), (4,), PIXELS, "Linear: a sum over 16,385 errors .* 16,384 are"),
         (Convolution(3, 3, 2), (9,), PIXELS, "Convolution needs an Unflatten before it"),
         (Convolution(3, 3, 2), (1, 4, 2), PIXELS, "images of 4 x 2 are too small for Convolution"),
-        (Convolution(3, 7, 2), (42, 8, 8), ACTIVATIONS, "a sum over 2,058 inputs"),
-        (Convolution(1_821, 3, 1), (1, 8, 8), PIXELS, "a sum over 16,389 errors"),
+        (Convolution(3, 7, 2), (42, 8, 8), ACTIVATIONS, "Convolution: a sum over 2,058 inputs"),
+        (Convolution(1_821, 3, 1), (1, 8, 8), PIXELS, "Convolution: a sum over 16,389 errors"),
+        (Convolution(1_821, 5, 2), (1, 8, 8), PIXELS, "Convolution: a sum over 16,389 errors"),
         (Unflatten(), (12,), PIXELS, "Unflatten needs square images, and 12 pixels are no square"),
     ],
 )
 def test_an_input_that_does_not_fit_is_refused_with_what_would(
     layer: Layer, shape: tuple[int, ...], grid: Grid | None, message: str
 ) -> None:
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises(ValueError, match=f"^{message}"):
         layer.build(shape, grid)
 
 
@@ -118,6 +119,7 @@ def test_an_input_that_does_not_fit_is_refused_with_what_would(
         (Linear(16_384), (2_047,), ACTIVATIONS),
         (Linear(3), (32_767,), PIXELS),
         (Convolution(1_820, 3, 1), (227, 8, 8), ACTIVATIONS),
+        (Convolution(1_820, 5, 2), (81, 8, 8), ACTIVATIONS),
     ],
 )
 def test_the_last_size_that_is_exact_is_allowed(
@@ -144,6 +146,19 @@ def test_a_batch_is_refused_whose_gradient_would_round(
     assert products == grids.SIGNIFICAND
     with pytest.raises(ValueError, match=rf"a gradient over {rows + 1:,} rows would not be exact"):
         layer.check_batch(rows + 1)
+
+
+@pytest.mark.filterwarnings("error")  # torch warns when it makes room for a result anew
+@pytest.mark.parametrize("case", ["linear", "5 by 2"])
+def test_the_room_for_sums_is_the_same_in_every_step(case: str) -> None:
+    make, shape, _ = CASES[case]
+    layer, x = built(make(), shape), draw(ACTIVATIONS, *shape, 3)
+
+    def step() -> list[int]:
+        found = layer.forward(x)
+        return [part.data_ptr() for part in (found, layer.backward(torch.ones_like(found), False))]
+
+    assert step() == step()
 
 
 def test_a_share_without_rows_has_a_gradient_of_zeros() -> None:

@@ -195,10 +195,13 @@ def test_layers_that_do_not_fit_one_another_are_refused(message: str) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        (lambda weight: weight + np.float32(2.0**-20), "multiples of 2^-18 from -16 to 16"),
-        (lambda weight: weight + 17, "multiples of 2^-18 from -16 to 16"),
-        (lambda weight: weight * np.nan, "multiples of 2^-18 from -16 to 16"),
-        (lambda weight: weight[:, 1:], "it is no softmax_regression of this recipe"),
+        (
+            lambda weight: weight + np.float32(2.0**-20),
+            "(weights must be multiples of 2^-18 from -16 to 16)",
+        ),
+        (lambda weight: weight + 17, "(weights must be multiples of 2^-18 from -16 to 16)"),
+        (lambda weight: weight * np.nan, "(weights must be multiples of 2^-18 from -16 to 16)"),
+        (lambda weight: weight[:, 1:], "(it is no softmax_regression of this recipe)"),
     ],
 )
 @pytest.mark.usefixtures("small")
@@ -209,6 +212,17 @@ def test_a_model_file_with_other_numbers_is_refused(change: Any, message: str) -
     with pytest.raises(OSError, match=r"models/model\.safetensors") as error:
         models.load(path, "models/recipe.json")
     assert message in str(error.value)
+
+
+@pytest.mark.usefixtures("small")
+def test_a_recipe_of_other_layers_than_the_code_has_now_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    other = lambda classes: [Linear(5), Relu(), Linear(classes)]  # noqa: E731
+    monkeypatch.setitem(models.MODELS, "softmax_regression", other)
+    message = r"^models/recipe\.json is .* \(src/models\.py has another softmax_regression now\);"
+    with pytest.raises(OSError, match=message):
+        models.load("models/model.safetensors", "models/recipe.json")
 
 
 @pytest.mark.usefixtures("small")

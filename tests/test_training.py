@@ -132,8 +132,12 @@ def test_a_model_that_a_reader_adds_trains_and_is_scored(monkeypatch: pytest.Mon
     [
         ({"model": "mpl"}, "train.model: must be one of softmax_regression, mlp, cnn"),
         ({"model": "cnn"}, "train.model: images of 2 x 2 are too small for Convolution"),
-        ({"batch_size": 151}, "train.batch_size: must be from 1 to the 150 rows that train"),
-        ({"shift": 8}, "train.shift: must be 0, or for square images less than their side"),
+        ({"batch_size": 151}, "must be from 1 to the 150 rows that train (given: 151)"),
+        (
+            {"shift": 8},
+            "train.shift: must be 0, or for square images less than their side "
+            "(64 pixels here) (given: 8)",
+        ),
     ],
 )
 @pytest.mark.usefixtures("small")
@@ -149,6 +153,16 @@ def test_a_batch_whose_gradient_would_round_is_refused_by_its_parameters_name() 
     message = r"^train\.batch_size: Convolution: a gradient over 4,097 rows .* \(given: 4097\)$"
     with pytest.raises(UsageError, match=message):
         training.check(model, 60_000, settings, 1)
+
+
+def test_a_batch_has_a_row_for_each_process_at_least() -> None:
+    model = models.build("softmax_regression", 4, 2, CPU)
+    settings = Train.model_construct(batch_size=3, shift=0)
+    training.check(model, 3, settings, 3)
+    for rows, processes in ((3, 4), (2, 1)):
+        message = rf"^train\.batch_size: must be from {processes} to the {rows} rows"
+        with pytest.raises(UsageError, match=message):
+            training.check(model, rows, settings, processes)
 
 
 class Threads(Alone):
