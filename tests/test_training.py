@@ -3,6 +3,7 @@
 import csv
 import re
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -187,23 +188,18 @@ def trained(name: str, processes: int, threads: int = 1, **changes: Any) -> list
     generator = torch.Generator().manual_seed(0)
     images = torch.randint(256, (23, 169), generator=generator) / 256
     labels = torch.randint(4, (23,), generator=generator)
-    barrier, shared = threading.Barrier(processes), [torch.empty(0)] * processes
-    results: dict[int, list[object]] = {}
+    barrier, shared = threading.Barrier(processes, timeout=60), [torch.empty(0)] * processes
 
-    def work(rank: int) -> None:
+    def work(rank: int) -> list[object]:
         torch.set_num_threads(threads)
         model = models.build(name, 169, 4, CPU)
         model.initialize("uniform", 1)
         group = Threads(rank, barrier, shared)
-        epochs = list(training.train(model, images, labels, Train(**recipe), group))
-        results[rank] = [*epochs, model.sha256()]
+        return [*training.train(model, images, labels, Train(**recipe), group), model.sha256()]
 
-    workers = [threading.Thread(target=work, args=(rank,)) for rank in range(processes)]
-    for worker in workers:
-        worker.start()
-    for worker in workers:
-        worker.join(timeout=60)
-    assert [results[rank] for rank in range(processes)] == [results[0]] * processes
+    with ThreadPoolExecutor(processes) as pool:
+        results = list(pool.map(work, range(processes)))
+    assert results == results[:1] * processes
     return results[0]
 
 
