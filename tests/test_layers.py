@@ -51,11 +51,15 @@ def test_forward_and_backward_are_torchs(case: str) -> None:
     expected = oracle(batch_first)
     found = layer.forward(x.clone())
     # Sums of both are exact here; only torch's own order may round none the less.
-    np.testing.assert_allclose(found.movedim(-1, 0), expected.detach(), rtol=1e-14, atol=0)
+    np.testing.assert_allclose(
+        found.movedim(-1, 0), expected.detach(), rtol=1e-14, atol=0, err_msg="forward"
+    )
     error = draw(ERRORS, *found.shape, seed=9)
     expected.backward(error.movedim(-1, 0))
     back = layer.backward(error.clone(), is_first=False)
-    np.testing.assert_allclose(back.movedim(-1, 0), batch_first.grad, rtol=1e-14, atol=0)
+    np.testing.assert_allclose(
+        back.movedim(-1, 0), batch_first.grad, rtol=1e-14, atol=0, err_msg="backward"
+    )
     for name, parameter in oracle.named_parameters():
         np.testing.assert_allclose(
             getattr(layer, f"{name}_gradient"), parameter.grad, rtol=1e-14, atol=0
@@ -84,10 +88,13 @@ def test_the_largest_values_give_what_their_signs_give(case: str) -> None:
     ones = x.sign().movedim(-1, 0).requires_grad_()
     output = whole(ones)
     output.backward(error.sign().movedim(-1, 0))
-    assert torch.equal(found.movedim(-1, 0), output * 2**10)
-    assert torch.equal(back.movedim(-1, 0), ones.grad * 2**5)
-    assert torch.equal(layer.weight_gradient, whole.weight.grad * 2**7)
-    assert torch.equal(layer.bias_gradient, whole.bias.grad * 2)
+    for what, given, expected in (
+        ("forward", found.movedim(-1, 0), output.detach() * 2**10),
+        ("backward", back.movedim(-1, 0), ones.grad * 2**5),
+        ("weight", layer.weight_gradient, whole.weight.grad * 2**7),
+        ("bias", layer.bias_gradient, whole.bias.grad * 2),
+    ):
+        np.testing.assert_array_equal(given, expected, what)
 
 
 @pytest.mark.parametrize(

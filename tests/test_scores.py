@@ -42,9 +42,9 @@ def test_scores_are_scikit_learns() -> None:
     confusion = scores.confusion_matrix(actual, predicted, classes=10)
     assert np.array_equal(confusion, metrics.confusion_matrix(actual, predicted))
     oracle = metrics.precision_recall_fscore_support(actual, predicted)
-    columns = zip(*(list(row.values())[1:] for row in scores.per_class(confusion)), strict=True)
-    for found, expected in zip(columns, oracle, strict=True):
-        np.testing.assert_allclose(found, expected, rtol=1e-12)
+    table = scores.per_class(confusion)
+    for name, expected in zip(("precision", "recall", "f1", "support"), oracle, strict=True):
+        np.testing.assert_allclose([row[name] for row in table], expected, 1e-12, err_msg=name)
     summary, score = (
         scores.summary(confusion),
         scores.score(log_probabilities, torch.tensor(actual)),
