@@ -167,10 +167,10 @@ def reliability(labels: np.ndarray, log_probabilities: np.ndarray) -> Figure:
     accuracy = [level.accuracy for level in levels]
     error = np.average(np.abs(np.subtract(accuracy, expected)), weights=counts)
     figure = Figure((4.4, 4))
-    upper = figure.add_axes((0.18, 0.38, 0.78, 0.54))
-    lower = figure.add_axes((0.18, 0.13, 0.78, 0.19), sharex=upper)
+    upper = figure.add_axes((0.18, 0.38, 0.77, 0.54))
+    lower = figure.add_axes((0.18, 0.13, 0.77, 0.19), sharex=upper)
     upper.bar(centres, accuracy, 0.9 * width, color=BLUE)
-    upper.plot((0, 1), (0, 1), color="black", linestyle="--", linewidth=1)
+    upper.plot((0, 1), (0, 1), "k--", linewidth=1)
     upper.plot(expected, accuracy, "o", color=ORANGE)
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     upper.yaxis.set_major_formatter(PercentFormatter(1))

@@ -1,7 +1,6 @@
 """Draw the data, the model and its mistakes, and write the page that reads handwriting."""
 
 import hashlib
-import html
 from pathlib import Path
 
 from src import command, data, figures, files, page, parameters, tensors
@@ -78,7 +77,7 @@ def main() -> None:
         content,
         model="linear" if is_linear else "deep",
         kind=kind,
-        dataset=html.escape(dataset),
+        dataset=dataset,
         many=str(len(classes)),
         pixels=f"{images.shape[1]:,}",
         recipe=page.table({name: recipe[name] for name in recipe if name != "layers"}),

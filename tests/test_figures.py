@@ -1,6 +1,7 @@
 """Pictures: what they show, with which captions, axes and colours, down to pixels of the PNG."""
 
 import math
+import zlib
 from pathlib import Path
 
 import numpy as np
@@ -34,6 +35,19 @@ def texts(figure: Figure) -> list[str]:
     return [text.get_text() for text in figure.texts]
 
 
+def check_layout(figure: Figure) -> None:
+    """Nothing is cut off at the picture's edge, and no text or axes lie on another."""
+    figure.draw_without_rendering()
+    boxes = [part.get_tightbbox() for part in (*figure.texts, *figure.axes)]
+    for at, box in enumerate(boxes):
+        assert figure.bbox.x0 <= box.x0 < box.x1 <= figure.bbox.x1
+        assert figure.bbox.y0 <= box.y0 < box.y1 <= figure.bbox.y1
+        assert not box.count_overlaps(boxes[:at])
+    for text in figure.texts:  # its position is that of its middle
+        box, middle = text.get_window_extent(), figure.transFigure.transform(text.get_position())
+        assert (box.min + box.max) / 2 == pytest.approx(middle, abs=3)
+
+
 def squares(figure: Figure, side: int, columns: range, head: int, scale: int) -> np.ndarray:
     """Return the colours of the images in the PNG: (rows * columns, side, side, 3), a byte each.
 
@@ -65,6 +79,7 @@ def test_samples_are_dark_on_white_in_the_row_of_their_class() -> None:
     for place in np.ndindex(4, 2):
         shades = 255 * (1 - images[shown[place]]) if place in shown else np.full(64, 255)
         assert np.abs(found[place] - shades[:, None]).max() <= 2
+    check_layout(figure)
     assert texts(figure) == list("0123")
     for label, text in enumerate(figure.texts):  # in the first place of its row
         assert text.get_position() == pytest.approx((1 / 6, 1 - (label + 0.5) / 4))
@@ -96,6 +111,7 @@ def test_weights_share_one_scale_around_zero_blue_for_and_red_against(
     assert (paleness[np.abs(values) < 0.1] > 225).all()
     order = np.argsort(np.abs(values[values < 0]))
     assert (np.diff(paleness[values < 0][order]) <= 0).all()  # one scale for all
+    check_layout(figure)
     [colourbar] = figure.axes
     assert colourbar.get_ylim() == (-4.5, 4.5)
     assert texts(figure) == [str(at) for at in range(count)]
@@ -136,6 +152,7 @@ def test_mistakes_are_the_surest_ones_captioned_with_class_guess_and_probability
         shades = 255 * (1 - images[row].reshape(4, 4, 1))
         assert np.abs(colours - shades).max() <= 2
     assert (found[len(worst) :] == 255).all()
+    check_layout(figure)
     assert texts(figure) == [
         f"{labels[row]} as {labels[row] + 1}\n{confidence[row]:.2%}" for row in worst
     ]
@@ -163,6 +180,9 @@ def test_reliability_is_that_of_scikit_learn() -> None:
     accuracy, expected = calibration_curve(is_right, confidence, n_bins=10)
     diagonal, points = upper.lines
     assert [*diagonal.get_xdata(), *diagonal.get_ydata()] == [0, 1, 0, 1]
+    assert (diagonal.get_color(), diagonal.get_linestyle()) == ("k", "--")
+    assert (points.get_marker(), points.get_linestyle()) == ("o", "None")
+    assert [upper.get_xlim(), upper.get_ylim(), lower.get_xlim()] == [(0, 1)] * 3
     assert points.get_xdata() == pytest.approx(expected)
     assert points.get_ydata() == pytest.approx(accuracy)
     rows, _ = np.histogram(confidence, bins=10, range=(0, 1))
@@ -171,12 +191,14 @@ def test_reliability_is_that_of_scikit_learn() -> None:
         assert [bar.get_x() + bar.get_width() / 2 for bar in bars] == pytest.approx(
             [0.55, 0.65, 0.75, 0.85, 0.95]
         )
+        assert [bar.get_width() for bar in bars] == pytest.approx([0.09] * 5)
     error = np.abs(accuracy - expected) @ rows[rows > 0] / 2000
     assert upper.get_title("left") == f"calibration error {error:.2%}"
     assert [upper.get_ylabel(), lower.get_ylabel()] == ["share that is right", "images"]
     assert lower.get_xlabel() == "probability of the prediction"
     assert upper.yaxis.get_major_formatter()(0.5) == "50%"
     assert lower.xaxis.get_major_formatter()(0.5) == "50%"
+    check_layout(figure)
     assert pixel(figure, upper, 0.55, 0.1) == (0x21, 0x66, 0xAC)
     assert pixel(figure, upper, expected[-1], accuracy[-1]) == (0xD6, 0x60, 0x4D)
     assert pixel(figure, lower, 0.55, 10) == (0xB8, 0xB8, 0xB8)
@@ -186,14 +208,17 @@ def test_reliability_is_that_of_scikit_learn() -> None:
 def test_what_cannot_be_drawn_is_said() -> None:
     labels, flat = np.array([0, 1]), np.zeros((2, 12))
     sure = log_probabilities(labels, np.array([0.9, 0.9]), 2)
-    assert texts(figures.samples(flat, labels)) == [
-        "Images of 12 pixels are not square: no samples drawn."
-    ]
-    assert texts(figures.weights(flat)) == ["Weights of 12 inputs are not square: not drawn."]
-    assert texts(figures.mistakes(flat, 1 - labels, sure)) == [
-        "Images are not square: no mistakes drawn."
-    ]
-    assert texts(figures.mistakes(np.zeros((2, 16)), labels, sure)) == ["No mistakes."]
+    notes = {
+        "Images of 12 pixels are not square: no samples drawn.": figures.samples(flat, labels),
+        "Weights of 12 inputs are not square: not drawn.": figures.weights(flat),
+        "Images are not square: no mistakes drawn.": figures.mistakes(flat, 1 - labels, sure),
+        "No mistakes.": figures.mistakes(np.zeros((2, 16)), labels, sure),
+    }
+    for text, figure in notes.items():
+        assert texts(figure) == [text]
+        assert figure.texts[0].get_position() == (0.5, 0.5)
+        check_layout(figure)
+        assert (figure.bbox.width, figure.bbox.height) == (840, 140)
 
 
 @pytest.mark.parametrize(("colour", "mode"), [("red", "RGB"), ("0.5", "L")])
@@ -205,8 +230,13 @@ def test_a_png_holds_pixels_and_nothing_else(colour: str, mode: str) -> None:
     assert content == Path("two.png").read_bytes()
     with Image.open("one.png") as picture:
         assert (picture.size, picture.mode) == ((140, 140), mode)
-    kinds, at = [], 8
+    parts, at = {}, 8
     while at < len(content):
-        kinds.append(content[at + 4 : at + 8])
-        at += 12 + int.from_bytes(content[at : at + 4], "big")
-    assert kinds == [b"IHDR", b"IDAT", b"IEND"]  # no date, no program's name
+        size = int.from_bytes(content[at : at + 4], "big")
+        parts[content[at + 4 : at + 8]] = content[at + 8 : at + 8 + size]
+        at += 12 + size
+    assert list(parts) == [b"IHDR", b"IDAT", b"IEND"]  # no date, no program's name
+    # Run-length coded: any zlib packs the same rows into the same bytes.
+    packer = zlib.compressobj(-1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
+    rows = zlib.decompress(parts[b"IDAT"])
+    assert packer.compress(rows) + packer.flush() == parts[b"IDAT"]

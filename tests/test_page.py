@@ -107,21 +107,239 @@ def read_csv(path: Path) -> list[dict[str, str]]:
 # What is in the file
 
 
+def content_of(folder: Path) -> dict[str, Any]:
+    """Return what the page's script reads."""
+    text = html_of(folder).read_text(encoding="utf-8")
+    (content,) = re.findall(r'<script type="application/json" id="content">(.*)</script>', text)
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def parameters_of(packed: dict[str, Any]) -> np.ndarray:
+    """Unpack 16-bit steps, of which -32768 says that the next two are one of 32 bits."""
+    words = iter(np.frombuffer(base64.b64decode(packed["steps"]), "<i2").tolist())
+    steps = [
+        word if word != -32768 else (next(words) & 0xFFFF) | (next(words) << 16) for word in words
+    ]
+    return np.array(steps).reshape(packed["shape"]) / 2**18
+
+
+def pictures_of(content: dict[str, Any]) -> np.ndarray:
+    """Unpack the images (n, D): places in the levels of grey, a 0 followed by its count."""
+    places: list[int] = []
+    packed = iter(base64.b64decode(content["images"]))
+    for place in packed:
+        places.extend([place] if place else [0] * next(packed))
+    levels = np.array(content["levels"])[places] / 2**16
+    return levels.reshape(len(content["pictures"]), -1)
+
+
 def test_packed_parameters_are_the_models_to_the_bit() -> None:
     steps = np.array([[0, 1, -1, 32767, -32767], [32768, -32768, 2**22, -(2**22), 5]])
     packed = page.integers((steps * 2.0**-18).astype(np.float32))
-    words = iter(np.frombuffer(base64.b64decode(packed["steps"]), "<i2").tolist())
-    found = [
-        word if word != -32768 else (next(words) & 0xFFFF) | (next(words) << 16) for word in words
-    ]
-    assert (found, packed["shape"]) == (steps.ravel().tolist(), [2, 5])
+    assert packed["shape"] == [2, 5]
+    assert (parameters_of(packed) == steps / 2**18).all()
+    assert len(base64.b64decode(packed["steps"])) == 2 * (6 + 4 * 3)
     for wrong in (2.0**-19, 16 + 2.0**-18, -1e30, np.nan, np.inf):
-        with pytest.raises(ValueError, match="multiples of 2\\^-18 from -16 to 16"):
+        with pytest.raises(
+            ValueError, match=r"^weights must be multiples of 2\^-18 from -16 to 16$"
+        ):
             page.integers(np.array([0, wrong]))
 
 
+def test_packed_images_come_back_and_most_zeros_cost_nothing() -> None:
+    images = np.zeros((3, 400), np.float32)
+    images[0, :3], images[1, 5], images[2, 399] = [1, 2**-16, 0.5], 0.25, 1
+    packed = page.pixels(images)
+    assert packed["levels"] == [0, 1, 2**14, 2**15, 2**16]
+    assert (pictures_of(packed | {"pictures": [0] * 3}) == images).all()
+    assert len(base64.b64decode(packed["images"])) < 25
+    assert page.pixels(np.full((1, 2), 0.5, np.float32))["levels"] == [0, 2**15]  # 0 is no ink
+    full = np.arange(256, dtype=np.float32).reshape(2, 128) / 2**16  # as many levels as a byte has
+    assert (pictures_of(page.pixels(full) | {"pictures": [0, 0]}) == full).all()
+
+
+def test_classes_have_the_names_of_their_data_set_as_far_as_it_has_names() -> None:
+    assert page.classes("mnist_784", 3) == ("digit", ["0", "1", "2"])
+    assert page.classes("optdigits", 1) == ("digit", ["0"])
+    assert page.classes("of my own", 2) == ("class", ["0", "1"])
+    kind, names = page.classes("Fashion-MNIST", 12)
+    assert (kind, names[0], names[9:]) == ("garment", "T-shirt", ["Ankle boot", "10", "11"])
+    kind, names = page.classes("Kuzushiji-MNIST", 10)
+    assert (kind, "".join(names)) == ("character", "おきすつなはまやれを")
+
+
+def test_an_image_is_as_nearly_square_as_whole_numbers_allow() -> None:
+    found = [str(page.shape(size)) for size in (1, 2, 7, 12, 36, 50, 784)]
+    assert found == ["[1, 1]", "[1, 2]", "[1, 7]", "[3, 4]", "[6, 6]", "[5, 10]", "[28, 28]"]
+
+
+def test_the_template_is_filled_and_what_it_holds_can_end_no_element_of_it() -> None:
+    template = "{{policy}}|{{name}}<style>a{}</style>{{content}}<script>let b = 1;</script>{{name}}"
+    filled = page.render(template, {"x": "</script>", "y": [1, 2]}, name="N")
+    policy, rest = filled.split("|")
+    script, style = (
+        base64.b64encode(hashlib.sha256(text).digest()).decode() for text in (b"let b = 1;", b"a{}")
+    )
+    assert policy == (
+        f"default-src 'none'; script-src 'sha256-{script}'; style-src 'sha256-{style}'; "
+        "img-src data:; worker-src blob:; base-uri 'none'; form-action 'none'"
+    )
+    assert rest == (
+        'N<style>a{}</style>{"x":"\\u003c/script>","y":[1,2]}<script>let b = 1;</script>N'
+    )
+    with pytest.raises(KeyError, match="name"):
+        page.render(template, {})
+    assert page.table({"<a>": 1, "b": "&"}) == (
+        "<tr><th scope=row>&lt;a&gt;<td>1\n<tr><th scope=row>b<td>&amp;"
+    )
+
+
+def test_the_page_carries_what_the_stages_wrote(small: Path) -> None:
+    content = content_of(small)
+    recipe = json.loads(Path("models/recipe.json").read_text())
+    kept = ("layers", "epochs", "batch_size", "learning_rate", "momentum", "decay")
+    kept += ("shuffle", "seed", "shift", "drop_last")
+    assert content["recipe"] == {key: recipe[key] for key in kept}
+    for part, file in (("tensors", "model"), ("start", "start")):
+        saved = load_file(f"models/{file}.safetensors")
+        assert content[part].keys() == saved.keys()
+        for name, tensor in saved.items():
+            assert (parameters_of(content[part][name]) == tensor).all()
+    whole, fine, finer = (np.frombuffer(base64.b64decode(part), "<f8") for part in content["exp"])
+    assert np.allclose(whole, np.exp(-np.arange(28.0)), rtol=1e-15, atol=0)
+    assert np.allclose(fine, np.exp(-np.arange(128) / 2**7), rtol=1e-15, atol=0)
+    assert np.allclose(finer, np.exp(-np.arange(128) / 2**14), rtol=1e-15, atol=0)
+    curve = read_csv(Path("metrics/plots/learning_curve.csv"))
+    assert content["curve"] == [
+        row
+        | {"epoch": int(row["epoch"])}
+        | {name: float(row[name]) for name in ("loss", "accuracy")}
+        for row in curve
+    ]
+    per_class = read_csv(Path("metrics/plots/per_class.csv"))
+    assert content["f1"] == [float(row["f1"]) for row in per_class]
+    counts = np.zeros((4, 4), int)
+    for row in read_csv(Path("metrics/plots/confusion.csv")):
+        counts[int(row["actual"]), int(row["predicted"])] += 1
+    assert content["confusion"] == counts.tolist()
+    assert (content["kind"], content["classes"]) == ("digit", ["0", "1", "2", "3"])
+    assert (content["shape"], content["train_rows"]) == ([8, 8], 150)
+
+
+def test_the_page_carries_images_of_each_kind_with_what_is_known_of_them(small: Path) -> None:
+    content = content_of(small)
+    rows = {name: load_file(f"data/prepared/{name}.safetensors") for name in ("train", "test")}
+    found = load_file("data/predicted/test.safetensors")["log_probabilities"]
+    labels, predicted, sure = rows["test"]["labels"], found.argmax(axis=1), found.max(axis=1)
+    pictures = [tuple(picture) for picture in content["pictures"]]
+    assert len(set(pictures)) == len(pictures)
+    for (split, row), image, facts in zip(
+        pictures, pictures_of(content), content["facts"], strict=True
+    ):
+        assert (image == rows[split]["images"][row]).all()
+        if split == "train":
+            assert facts == [rows["train"]["labels"][row]]
+        else:
+            assert facts == [labels[row], predicted[row], round(float(np.exp(sure[row])), 4)]
+    by_confidence = sorted(range(len(labels)), key=lambda row: -sure[row])
+    wrong = [row for row in by_confidence if labels[row] != predicted[row]]
+    assert 1 < len(wrong) < 24
+    assert [pictures[place] for place in content["mistakes"]] == [("test", row) for row in wrong]
+    assert [pictures[place] for place in content["samples"]] == [
+        ("train", row)
+        for label in range(4)
+        for row in [at for at, value in enumerate(rows["train"]["labels"]) if value == label][:25]
+    ]
+    surest: dict[tuple[int, int], int] = {}
+    for row in by_confidence:
+        surest.setdefault((labels[row], predicted[row]), row)
+    cells = {(actual, guess): pictures[place] for actual, guess, place in content["cells"]}
+    assert cells == {cell: ("test", row) for cell, row in surest.items()}
+    counts = [content["confusion"][actual][guess] for actual, guess, _ in content["cells"]]
+    assert counts == sorted(counts, reverse=True)  # the example button begins with the first
+    tenths = np.minimum((10 * np.exp(sure)).astype(int), 9)
+    assert content["doubt"] == [
+        {
+            "from": tenth / 10,
+            "confidence": round(float(np.exp(sure[tenths == tenth]).mean()), 4),
+            "accuracy": round(float((predicted == labels)[tenths == tenth].mean()), 4),
+            "rows": int((tenths == tenth).sum()),
+            "picture": pictures.index(("test", int(np.flatnonzero(tenths == tenth)[0]))),
+        }
+        for tenth in sorted(set(tenths.tolist()))
+    ]
+
+
+def test_of_many_mistakes_samples_and_cells_the_page_carries_the_first() -> None:
+    classes, rows = 20, 800
+    generator = np.random.default_rng(6)
+    # Few answers, so that many rows are equally sure: then they come in their order.
+    found = np.log(generator.dirichlet(np.ones(classes), 40))[generator.integers(0, 40, rows)]
+    labels = generator.integers(0, classes, rows)
+    predicted, sure = found.argmax(axis=1), found.max(axis=1)
+    counts = np.zeros((classes, classes), int)
+    np.add.at(counts, (labels, predicted), 1)
+    images = np.zeros((rows, 4), np.float32)
+    content = page.pictures((images, labels), (images, labels), found, counts)
+    by_confidence = sorted(range(rows), key=lambda row: -sure[row])
+    pictures = [row for _, row in content["pictures"]]
+    assert [pictures[place] for place in content["mistakes"]] == [
+        row for row in by_confidence if predicted[row] != labels[row]
+    ][:24]
+    assert len(content["samples"]) == 100
+    cells = sorted(np.ndindex(classes, classes), key=lambda cell: -counts[cell])[:300]
+    first = {(labels[row], predicted[row]): row for row in reversed(by_confidence)}
+    assert [((a, b), pictures[place]) for a, b, place in content["cells"]] == [
+        (cell, first[cell]) for cell in cells if counts[cell]
+    ]
+    many = page.pictures((images, labels + 150), (images, labels), found, np.pad(counts, 90))
+    assert len(many["samples"]) == 20  # one of each class that there is
+
+
+def test_the_page_says_what_the_stages_found(small: Path) -> None:
+    text = html_of(small).read_text(encoding="utf-8")
+    metrics = json.loads(Path("metrics/evaluate.json").read_text())
+    for name, shown in (
+        ("accuracy", f"{100 * metrics['accuracy']:.2f}%"),
+        ("correct", str(metrics["correct"])),
+        ("loss", f"{metrics['loss']:.4f}"),
+        ("macro-f1", f"{metrics['macro_f1']:.4f}"),
+    ):
+        assert f'<dd id="{name}">{shown}<' in text
+    assert "It read 50 test images" in text
+    assert "The model is 4 small pictures" in text
+    assert "each of its 64 pixels" in text
+    assert text.count("images of mnist_784,") == 2
+    assert "<title>Which digit is it?</title>" in text
+    assert '<html lang="en" class="linear">' in text
+    recipe = json.loads(Path("models/recipe.json").read_text())
+    shown = dict(re.findall(r"<tr><th scope=row>(.*)<td>([^<\n]*)", text))
+    model = Path("models/model.safetensors")
+    assert shown.pop(str(model)) == f"SHA-256 {hashlib.sha256(model.read_bytes()).hexdigest()}"
+    for path in ("data/prepared/train.safetensors", "data/prepared/test.safetensors"):
+        parts = load_file(path)
+        crc = zlib.crc32(parts["labels"].tobytes(), zlib.crc32(parts["images"].tobytes()))
+        assert shown.pop(path) == f"CRC-32 {crc:08x}"
+    assert shown == {key: str(value) for key, value in recipe.items() if key != "layers"}
+    assert page.scores(metrics | {"correct": 91_420, "total": 100_000})["correct"] == "91,420"
+    assert page.scores(metrics | {"correct": 91_420, "total": 100_000})["total"] == "100,000"
+
+
+def test_a_deep_model_is_not_trained_in_the_page(small: Path) -> None:
+    stages.small_parameters(**{"train.model": "mlp", "train.epochs": 1})
+    for stage in ("train", "evaluate", "report"):
+        stages.run_stage(stage).expect(0)
+    content = content_of(small)
+    assert (content["start"], content["exp"]) == ({}, [])
+    assert content["tensors"].keys() == {"0.weight", "0.bias", "2.weight", "2.bias"}
+    assert '<html lang="en" class="deep">' in html_of(small).read_text(encoding="utf-8")
+
+
 def test_the_page_has_the_same_bytes_each_time_and_no_class_it_cannot_show(small: Path) -> None:
+    outcome = stages.run_stage("report").expect(0)
     before = html_of(small).read_bytes()
+    assert outcome.output == f"report: metrics/report/index.html: {len(before):,} bytes\n"
     stages.run_stage("report").expect(0)
     assert html_of(small).read_bytes() == before
     assert b"{{" not in before
