@@ -58,15 +58,15 @@ def note(text: str) -> Figure:
     return figure
 
 
-def mosaic(tiles: np.ndarray, columns: int, head: int = 1) -> np.ndarray:
-    """Lay images (n, side, side) out row by row, a free cell around each and `head` cells above.
+def mosaic(images: np.ndarray, side: int, columns: int, head: int = 1) -> np.ndarray:
+    """Lay images (n, D) out row by row, a free cell around each and `head` cells above.
 
     Returns:
         (rows * (side + head + 1), columns * (side + 2)), where the free cells are NaN.
     """
-    side, rows = tiles.shape[1], -(-len(tiles) // columns)
+    rows = -(-len(images) // columns)
     sheet = np.full((rows * columns, side + head + 1, side + 2), np.nan)
-    sheet[: len(tiles), head:-1, 1:-1] = tiles
+    sheet[: len(images), head:-1, 1:-1] = images.reshape(-1, side, side)
     height, width = sheet.shape[1:]
     return sheet.reshape(rows, columns, height, width).swapaxes(1, 2).reshape(rows * height, -1)
 
@@ -99,11 +99,11 @@ def samples(images: np.ndarray, labels: np.ndarray, columns: int = 12) -> Figure
     side, classes = data.side_of(images.shape[1]), int(labels.max()) + 1
     if side is None:
         return note(f"Images of {images.shape[1]} pixels are not square: no samples drawn.")
-    tiles = np.full((classes, 1 + columns, side, side), np.nan)
+    tiles = np.full((classes, 1 + columns, side**2), np.nan)
     for label in range(classes):
         found = images[np.flatnonzero(labels == label)[:columns]]
-        tiles[label, 1 : 1 + len(found)] = found.reshape(-1, side, side)
-    sheet, cell = mosaic(tiles.reshape(-1, side, side), 1 + columns), side + 2
+        tiles[label, 1 : 1 + len(found)] = found
+    sheet, cell = mosaic(np.concatenate(tiles), side, 1 + columns), side + 2
     captions = [(cell / 2, (label + 0.5) * cell, str(label)) for label in range(classes)]
     return draw(sheet, GREYS, captions)
 
@@ -118,7 +118,7 @@ def weights(weight: np.ndarray) -> Figure:
     if side is None:
         return note(f"Weights of {tiles.shape[1]} inputs are not square: not drawn.")
     columns, head = 5 if len(tiles) <= 10 else 8, max(2, side // 3)
-    sheet = mosaic(tiles.reshape(-1, side, side), columns, head)
+    sheet = mosaic(tiles, side, columns, head)
     limit = np.abs(tiles).max()
     colours = ScalarMappable(Normalize(-limit, limit), "RdBu")
     place_of_scale = np.full((len(sheet), sheet.shape[1] // 5), np.nan)
@@ -145,7 +145,7 @@ def mistakes(images: np.ndarray, labels: np.ndarray, log_probabilities: np.ndarr
         f"{labels[row]} as {guess}\n{np.exp(log_probabilities[row, guess]):.2%}"
         for row, guess in zip(rows, log_probabilities[rows].argmax(axis=1), strict=True)
     ]
-    sheet = mosaic(images[rows].reshape(-1, side, side), columns, head)
+    sheet = mosaic(images[rows], side, columns, head)
     return draw(sheet, GREYS, above(captions, columns, side, head))
 
 
