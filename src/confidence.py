@@ -9,6 +9,7 @@ from typing import NamedTuple
 import numpy as np
 
 LEVELS = 10
+MISTAKES = 24  # so many of the surest are shown, in the page as in the picture
 
 
 class Level(NamedTuple):

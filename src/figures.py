@@ -31,7 +31,6 @@ matplotlib.rcParams.update(
 )
 BLUE, ORANGE, GREY = "#2166ac", "#d6604d", "#b8b8b8"
 GREYS = ScalarMappable(Normalize(0, 1), "gray_r")
-MISTAKES = 24
 TILES = 40  # of the first layer's weights; a layer with more shows its first
 
 
@@ -137,7 +136,7 @@ def mistakes(images: np.ndarray, labels: np.ndarray, log_probabilities: np.ndarr
         log_probabilities: (N, classes).
     """
     side = data.side_of(images.shape[1])
-    rows = confidence.mistakes(labels, log_probabilities)[:MISTAKES]
+    rows = confidence.mistakes(labels, log_probabilities)[: confidence.MISTAKES]
     if side is None or not len(rows):
         return note("No mistakes." if side else "Images are not square: no mistakes drawn.")
     columns, head = 6, side // 2

@@ -7,6 +7,7 @@ addition rounds, in whatever order. docs/bits.md has the proof.
 
 from __future__ import annotations
 
+import math
 import operator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -35,6 +36,21 @@ class Grid:
     def nearest(self, values: np.ndarray) -> np.ndarray:
         """Return the nearest multiples of the step, ties to even."""
         return np.rint(values / self.step) * self.step
+
+    def whole_steps(self, what: str, values: np.ndarray) -> np.ndarray:
+        """Return values that are on the grid as whole numbers of steps, float64.
+
+        Raises:
+            ValueError: a value is not on the grid; says of `what` what would be.
+        """
+        steps = values.astype(np.float64) / self.step
+        is_whole = np.array_equal(np.rint(steps), steps)  # false for NaN
+        if not is_whole or np.abs(steps).max() > self.steps:
+            raise ValueError(
+                f"{what} must be multiples of 2^{math.log2(self.step):.0f} "
+                f"from {-self.largest:g} to {self.largest:g}"
+            )
+        return steps
 
     def round_(self, values: torch.Tensor) -> torch.Tensor:
         """Round float64 values in place to the nearest multiple, ties to even.

@@ -18,7 +18,7 @@ import numpy as np
 from src import confidence, grids
 
 # Images that the page carries, besides one for each cell of the matrix and each level of doubt.
-MISTAKES, SAMPLES, CELLS = 24, 100, 300
+SAMPLES, CELLS = 100, 300
 FASHION = (
     *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
     *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
@@ -97,9 +97,8 @@ def pictures(
     def place(split: str, row: int) -> int:
         return places.setdefault((split, int(row)), len(places))
 
-    mistakes = [
-        place("test", row) for row in confidence.mistakes(labels, log_probabilities)[:MISTAKES]
-    ]
+    surest = confidence.mistakes(labels, log_probabilities)[: confidence.MISTAKES]
+    mistakes = [place("test", row) for row in surest]
     share = max(1, SAMPLES // len(confusion))
     samples = [
         place("train", row)
@@ -111,8 +110,8 @@ def pictures(
         actual, guess = divmod(int(cell), len(confusion))
         is_here = (labels == actual) & (predicted == guess)
         if is_here.any():
-            surest = by_confidence[is_here[by_confidence].argmax()]
-            cells.append([actual, guess, place("test", surest)])
+            row = by_confidence[is_here[by_confidence].argmax()]
+            cells.append([actual, guess, place("test", row)])
     doubt = [
         {
             "from": level.least,
@@ -171,10 +170,7 @@ def integers(tensor: np.ndarray) -> dict[str, Any]:
     Raises:
         ValueError: a value is not on the grid.
     """
-    steps = tensor.astype(np.float64).ravel() / grids.WEIGHTS.step
-    is_whole = np.array_equal(np.rint(steps), steps)  # false for NaN
-    if not is_whole or np.abs(steps).max() > grids.WEIGHTS.steps:
-        raise ValueError("weights must be multiples of 2^-18 from -16 to 16")
+    steps = grids.WEIGHTS.whole_steps("weights", tensor).ravel()
     large = np.abs(steps) > 32767
     words = np.where(large, -32768, steps).astype("<i2")
     halves = steps[large].astype("<i4").view("<i2")
