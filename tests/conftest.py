@@ -33,20 +33,23 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use no slow fixture, and those that run the code themselves.
 
     Several workers take them in another order, in which none waits: the first reproduces, while
-    the second runs what needs no reproduction; short ones, last, fill the cores to the end.
+    the second runs what needs no reproduction; short ones fill the cores to the end, and what
+    measures time has them for itself.
     """
-    fast, slow, reproduced = [], [], []
+    fast, slow, reproduced, alone = [], [], [], []
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
         for marker, fixtures in (("fast", SLOW_FIXTURES), ("inside", OUTSIDE_FIXTURES)):
             if not fixtures & used:
                 item.add_marker(marker)
-        if not SLOW_FIXTURES & used:
+        if "alone" in used:
+            alone.append(item)
+        elif not SLOW_FIXTURES & used:
             fast.append(item)
         else:
             (reproduced if "reproduced" in used else slow).append(item)
     if "PYTEST_XDIST_WORKER" in os.environ:
-        items[:] = reproduced[:2] + slow + reproduced[2:] + fast
+        items[:] = reproduced[:2] + slow + reproduced[2:] + fast + alone
 
 
 @pytest.hookimpl(wrapper=True)
@@ -134,6 +137,13 @@ def reproduced(shared_folder: Path, run: Run) -> Path:
             clones.copy_of_project(folder, run)
             log.write_text(run(folder, "dvc", "repro").stdout, encoding="utf-8")
     return folder
+
+
+@pytest.fixture
+def alone(shared_folder: Path) -> Iterator[None]:
+    """Let one test that measures time run at once; they are the last."""
+    with FileLock(shared_folder / "alone.lock"):
+        yield
 
 
 @pytest.fixture

@@ -587,7 +587,7 @@ def test_drawings_are_read(
     ]
 
 
-@pytest.mark.alone
+@pytest.mark.usefixtures("alone")
 @pytest.mark.parametrize("model", ["softmax_regression", "cnn"])
 def test_the_answer_keeps_up_with_the_pen_on_a_slow_processor(
     browser: Page, reports: Reports, model: str
