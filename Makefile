@@ -66,8 +66,9 @@ test-fast: $(DEV) ## run the tests that need no pipeline, server or browser
 
 .PHONY: test
 test: $(DEV) ## run all tests
-	@# One test at a time is given out, so that both workers end at about the same time.
-	pytest --numprocesses 2 --maxschedchunk 1 -r s
+	@# Three, as a third of the time is waiting. One test at a time is given out, so that they end
+	@# at about the same time.
+	pytest --numprocesses 3 --maxschedchunk 1 -r s
 
 .PHONY: mutants
 mutants: $(DEV) ## change the code in every place, and count the changes that no test notices

@@ -576,7 +576,7 @@ def test_drawings_are_read(
     floor: float,
     drawn: list[tuple[int, Drawing]],
 ) -> None:
-    browser.show(html_of(reports(model)))
+    browser.show(html_of(reports(model)), 360, 740)
     answers = [
         browser.draw(drawing, ("mouse", "finger")[at % 2])[0]
         for at, (_, drawing) in enumerate(drawn)
