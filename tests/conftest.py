@@ -33,8 +33,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Mark the tests that use no slow fixture, and those that run the code themselves.
 
     Several workers take them in another order, in which none waits: the first reproduces, while
-    the second runs what needs no reproduction; short ones fill the cores to the end, and what
-    measures time has them for itself.
+    the others run what needs no reproduction; short ones fill the cores to the end, and what
+    measures time is the last.
     """
     fast, slow, reproduced, alone = [], [], [], []
     for item in items:

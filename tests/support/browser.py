@@ -14,19 +14,6 @@ from selenium.webdriver.chrome.service import Service
 
 from tests.support.drawings import Drawing
 
-# A tenth of how often a second a text of 10,000 letters is made, and 100,000 numbers copied.
-SCORE = """
-    const timesIn = (work) => {
-        const started = performance.now();
-        let times = 0, passed = 0;
-        for (; passed < 250; passed = performance.now() - started) { work(); times += 1; }
-        return 100 * times / passed;
-    };
-    const numbers = Array.from({ length: 1e5 }, (_, i) => i), copies = numbers.slice();
-    const write = () => { let text = ""; for (let i = 0; i < 1e4; i++) text += "a"; return text; };
-    const copy = () => { for (let i = 0; i < numbers.length; i++) copies[i] = numbers[i]; };
-    return (timesIn(write) + timesIn(copy)) / 2;
-"""
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
 
@@ -69,17 +56,6 @@ class Page(webdriver.Chrome):
             "const done = arguments[0];"
             "const wait = () => isExplaining || isWaiting ? setTimeout(wait, 5) : done(); wait();"
         )
-
-    def slow_down(self) -> None:
-        """Make the page's processor as fast as a cheap phone's, however fast this machine is now.
-
-        The work by which DevTools calibrates its throttling, and its score of a phone of the low
-        tier, Moto G Power 2022; a desktop at 1,500 to 2,000 is about six times as fast.
-        """
-        self.execute_cdp_cmd("Emulation.setCPUThrottlingRate", {"rate": 1})
-        score = max(self.js(SCORE) for _ in range(3))
-        rate = {"rate": max(1, score / 264)}
-        self.execute_cdp_cmd("Emulation.setCPUThrottlingRate", rate)
 
     def board(self) -> tuple[float, float, float]:
         """Left, top and width of the board in the window."""
