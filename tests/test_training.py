@@ -68,9 +68,13 @@ def test_the_learning_curve_is_a_plain_loops_and_each_setting_shows_in_it(
 ) -> None:
     # At these rates no row lies so near between two classes that the grids decide its class.
     rate = 0.015 if "momentum" in setting else 0.15
-    train(**{"model": model, "learning_rate": rate, "epochs": 3} | setting).expect(0)
+    settings = {"model": model, "learning_rate": rate, "epochs": 3} | setting
+    printed = train(**settings).expect(0).output
     found, _ = curve()
     np.testing.assert_allclose(found, plain_curve(), rtol=0, atol=1e-3)
+    form = r"^epoch \d/3  train loss (\S+)  test loss (\S+)  test accuracy (\S+)%  "
+    shown = np.array(re.findall(form, printed, re.MULTILINE), float) / [1, 1, 100]
+    np.testing.assert_allclose(shown, found[:, [0, 2, 3]], rtol=0, atol=5.1e-5)  # four digits
     assert np.abs(found - plain_curve(**off)).max() > 3e-3
 
 
