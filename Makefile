@@ -82,7 +82,7 @@ lint: $(DEV) ## check style, format and types
 	mypy
 
 .PHONY: bench
-bench: $(DEV) ## measure the pipeline against what else one would use, in under five minutes
+bench: $(DEV) ## measure the pipeline against what else one would use, in six minutes
 	python -m benchmarks.bench
 
 .PHONY: lock
