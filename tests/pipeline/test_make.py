@@ -131,8 +131,9 @@ def test_verify_leaves_nothing_behind_when_it_is_ended(
     ) as verify:
         assert verify.stdout
         assert any("> sleep 20" in line for line in verify.stdout)
-        running = psutil.Process(verify.pid).children(recursive=True)
-        [dvc] = [process for process in running if process.cmdline()[-1] == "repro"]
+        [shell] = psutil.Process(verify.pid).children()
+        [dvc] = shell.children()
+        assert dvc.cmdline()[-1] == "repro"
         started = time.monotonic()
         verify.send_signal(signal.SIGTERM)
         assert verify.wait(timeout=60)
