@@ -32,6 +32,7 @@ $(DEV): requirements-dev.lock $(RUN)
 
 .PHONY: install
 install: $(RUN) ## make .venv with the packages of requirements.lock
+	@echo "In each terminal, first: source $(VENV)/bin/activate"
 
 .PHONY: repro
 repro: $(RUN) ## run the stages that changed and show the metrics

@@ -44,7 +44,7 @@ def reading(path: str) -> Iterator[None]:
         with open(path, "rb"):  # some libraries take a file without permission for a missing one
             pass
     except FileNotFoundError as error:
-        raise OSError(f"{path} is missing; `make repro` makes it") from error
+        raise OSError(f"{path} is missing; `make repro` makes what a stage writes") from error
     except OSError as error:
         raise OSError(f"{path} cannot be read: {error.strerror}") from error
     try:

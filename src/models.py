@@ -150,15 +150,20 @@ class Model:
         ]
 
 
+def known(name: str) -> str:
+    """Return the name of a model; raise ValueError if there is none of that name."""
+    if name not in MODELS:
+        raise ValueError(f"must be one of {', '.join(MODELS)}")
+    return name
+
+
 def build(name: str, pixels: int, classes: int, device: torch.device) -> Model:
     """Build a model of MODELS.
 
     Raises:
         ValueError: there is none of that name, or it does not fit images of so many pixels.
     """
-    if name not in MODELS:
-        raise ValueError(f"must be one of {', '.join(MODELS)}")
-    return Model(MODELS[name](classes), pixels, device)
+    return Model(MODELS[known(name)](classes), pixels, device)
 
 
 def load(model_path: str, recipe_path: str, device: torch.device = CPU) -> Model:

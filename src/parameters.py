@@ -86,12 +86,13 @@ def read(section: type[S]) -> S:
 def _line(section: type[Section], name: str, fault: Any) -> str:
     """Say in a line what is wrong with a key, or with how keys go together."""
     fields, key = section.model_fields, ".".join(map(str, (name, *fault["loc"])))
+    own = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""  # a validator's
     if not fault["loc"]:
-        return f"{key}: {fault['msg'].removeprefix('Value error, ')}"
+        return f"{key}: {own}"
     if fault["type"] == "extra_forbidden":
         allowed = f"no such parameter; there are {', '.join(fields)}"
     else:
-        allowed = f"must be {fields[fault['loc'][0]].description}"
+        allowed = own or f"must be {fields[fault['loc'][0]].description}"
     if fault["type"] == "missing":
         return f"{key}: missing; {allowed}"
     return str(refusal(key, allowed, fault["input"]))

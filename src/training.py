@@ -6,9 +6,9 @@ from typing import Annotated, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from src import data, exact, grids, scores
+from src import data, exact, grids, models, scores
 from src.group import Alone
 from src.models import Model
 from src.parameters import Count, Device, Number, Section, Switch, Threads, refusal, whole
@@ -19,7 +19,9 @@ class Train(Section):
 
     device: Device
     threads: Threads
-    model: Annotated[str, Field(description="a name in src/models.py")]
+    model: Annotated[
+        str, AfterValidator(models.known), Field(description="a name in src/models.py")
+    ]
     seed: Annotated[int, whole(0, 2**63 - 1)]
     init: Annotated[
         Literal["uniform", "normal", "zeros"], Field(description="uniform, normal or zeros")

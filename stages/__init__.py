@@ -3,6 +3,8 @@
 import os
 import signal
 
+import src  # noqa: F401  (says so where the environment is not active)
+
 # Threads that wait for work by spinning would fight with other programs for the cores. OpenMP
 # reads this once, when torch is imported; in lower case, as a Turkish i is no I to it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")

@@ -3,6 +3,7 @@
 import io
 import os
 import signal
+import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -11,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from src import command
+from tests.support.clones import REPOSITORY
 
 
 @pytest.fixture(autouse=True)
@@ -97,3 +99,13 @@ def test_output_that_cannot_be_written_is_an_error(
 
     monkeypatch.setattr(sys, "stdout", Full())
     assert end(lambda: None, capsys) == (1, "name: [Errno 28] No space left on device\n")
+
+
+@pytest.mark.parametrize("module", ["stages.fetch", "stages.train", "tools.predict"])
+def test_without_the_environment_a_command_names_what_to_do(module: str) -> None:
+    bare = [sys.executable, "-S", "-m", module, "four.png"]  # -S: without site-packages
+    result = subprocess.run(bare, cwd=REPOSITORY, capture_output=True, text=True)
+    assert result.returncode == 1
+    assert result.stderr == (
+        "the packages are missing: `make install` once, then `source .venv/bin/activate`\n"
+    )

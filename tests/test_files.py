@@ -65,7 +65,7 @@ def test_text_is_utf_8_with_unix_line_ends_and_numbers_have_six_decimals() -> No
 
 
 def test_a_missing_file_is_named_with_what_makes_it() -> None:
-    with pytest.raises(OSError, match=r"^a/b is missing; `make repro` makes it$"):
+    with pytest.raises(OSError, match=r"^a/b is missing; `make repro` makes what a stage writes$"):
         files.read_json("a/b")
 
 

@@ -45,6 +45,7 @@ FOUR: Drawing = [
 ONE: Drawing = [[(0.55, 0.15), (0.5, 0.5), (0.46, 0.85)]]
 
 ANY_HAND = Hand()
+DIGITS = list("0123456789")
 
 Reports = Callable[[str], Path]
 
@@ -1106,23 +1107,46 @@ def test_other_data_have_their_own_names_and_no_talk_of_digits(browser: Page, sm
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_the_way_to_the_models_picture_is_seen_once_there_is_one(
+def test_the_names_of_ten_classes_keep_apart_in_the_confusion_matrix(
+    browser: Page, reproduced: Path, tmp_path: Path, width: int
+) -> None:
+    digits, names = (json.dumps(names, separators=(",", ":")) for names in (DIGITS, page.FASHION))
+    html = html_of(reproduced).read_text(encoding="utf-8")
+    assert digits in html
+    named = tmp_path / "named.html"
+    named.write_text(html.replace(digits, names), encoding="utf-8")
+    browser.show(named, width)
+    heads = browser.find_elements(By.CSS_SELECTOR, "#matrix th")
+    assert [head.get_property("textContent") for head in heads] == [
+        *page.FASHION,
+        "F1",
+        *page.FASHION,
+    ]
+    too_wide = "return arguments[0].scrollWidth > arguments[0].clientWidth"
+    assert [head for head in heads if browser.js(too_wide, head)] == []
+
+
+@pytest.mark.parametrize("width", [360, 1280])
+def test_the_frames_of_the_way_to_the_models_picture_stand_still_and_fill_when_one_draws(
     browser: Page, small: Path, width: int
 ) -> None:
     browser.show(html_of(small), width)
-    way = browser.find_element(By.ID, "way")
     height = browser.js("return $('way').offsetHeight")
-    assert not way.is_displayed()
+
+    def filled() -> Any:
+        browser.settled()
+        assert browser.js("return $('way').offsetHeight") == height
+        return browser.js(
+            "return [...document.querySelectorAll('#way canvas')].map((canvas) =>"
+            " canvas.toDataURL() !== Object.assign(document.createElement('canvas'),"
+            " {width: canvas.width, height: canvas.height}).toDataURL())"
+        )
+
+    assert filled() == [False, False, False]
     browser.draw(FOUR)
-    browser.settled()
-    assert way.is_displayed()
-    assert browser.js("return $('way').offsetHeight") == height  # its place was kept
-    assert [canvas.is_displayed() for canvas in way.find_elements(By.TAG_NAME, "canvas")] == [
-        True
-    ] * 3
-    browser.js("$('example').click()")  # the board shows a picture that is ready
-    browser.settled()
-    assert not way.is_displayed()
+    assert filled() == [True, True, True]
+    browser.js("$('example').click()")  # a picture that is ready: no way led there
+    assert filled() == [False, False, True]
 
 
 def test_images_of_another_size_are_drawn_and_read(browser: Page, small: Path) -> None:

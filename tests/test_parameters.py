@@ -111,6 +111,15 @@ def test_all_faults_are_told_at_once_and_end_the_stage_with_status_2() -> None:
     ]
 
 
+def test_a_model_that_is_not_there_is_told_with_the_other_faults() -> None:
+    with pytest.raises(UsageError) as refused:
+        read("train", model="mpl", epochs=0)
+    assert str(refused.value).splitlines() == [
+        "train.model: must be one of softmax_regression, mlp, cnn (given: 'mpl')",
+        "train.epochs: must be an integer from 1 to 10000 (given: 0)",
+    ]
+
+
 def test_what_yaml_leaves_in_doubt_is_read_as_dvc_shows_it() -> None:
     for text in ("1e-2", "0.01", "1.0E-2", ".01", "1e-02"):
         assert read("train", learning_rate=yaml.safe_load(text)).learning_rate == 0.01

@@ -36,13 +36,13 @@ def main() -> int:
     )
     parser.add_argument(
         "--model",
-        default="models/model.safetensors",
-        metavar="PATH",
-        help="weights, with recipe.json beside them; %(default)s without it",
+        default="models",
+        metavar="FOLDER",
+        help="where model.safetensors and recipe.json are; %(default)s without it",
     )
     arguments = parser.parse_args()
-    recipe = str(Path(arguments.model).with_name("recipe.json"))
-    model = models.load(arguments.model, recipe)
+    folder = Path(arguments.model)
+    model = models.load(str(folder / "model.safetensors"), str(folder / "recipe.json"))
     side = data.side_of(model.pixels)
     if side is None:
         raise command.UsageError(f"the model's images, of {model.pixels} pixels, are not square")

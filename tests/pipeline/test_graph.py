@@ -96,7 +96,8 @@ def test_every_result_is_cached_but_the_metrics() -> None:
 
 
 def test_what_is_shown_and_published_is_made_by_a_stage() -> None:
-    shown = {PIPELINE["artifacts"]["model"]["path"], *PIPELINE["metrics"]}
+    folder = PIPELINE["artifacts"]["model"]["path"]
+    shown = {f"{folder}/model.safetensors", f"{folder}/recipe.json", *PIPELINE["metrics"]}
     for plot in PIPELINE["plots"]:
         shown |= {plot} if isinstance(plot, str) else listed([next(iter(plot.values()))["y"]])
     assert shown <= listed([out for s in STAGES.values() for out in s["outs"]]) | {METRICS}
