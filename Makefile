@@ -25,6 +25,7 @@ $(RUN): requirements.lock
 	python -m pip --disable-pip-version-check install --quiet 'pip>=25.1'
 	$(PIP) requirements.lock
 	@touch $@
+	@echo "$(VENV) is made; in each terminal, first: source $(VENV)/bin/activate"
 
 $(DEV): requirements-dev.lock $(RUN)
 	$(PIP) requirements-dev.lock
@@ -32,7 +33,6 @@ $(DEV): requirements-dev.lock $(RUN)
 
 .PHONY: install
 install: $(RUN) ## make .venv with the packages of requirements.lock
-	@echo "In each terminal, first: source $(VENV)/bin/activate"
 
 .PHONY: repro
 repro: $(RUN) ## run the stages that changed and show the metrics
