@@ -30,12 +30,13 @@ RECIPES = {
 
 
 def main(path: str, rows: str, device: str, *threads: str) -> None:
-    print(f"torch takes {torch.backends.cpu.get_cpu_capability()}", flush=True)
-    square = torch.eye(2, dtype=torch.float64)
-    with torch.backends.mkl.verbose(torch.backends.mkl.VERBOSE_ON):
-        torch.mm(square, square)
     chosen = torch.device(device)
     processes = group.join(chosen)
+    if processes.rank == 0:  # alone, as lines of two processes would run into one another
+        print(f"torch takes {torch.backends.cpu.get_cpu_capability()}", flush=True)
+        square = torch.eye(2, dtype=torch.float64)
+        with torch.backends.mkl.verbose(torch.backends.mkl.VERBOSE_ON):
+            torch.mm(square, square)
     images, labels = (part[: int(rows)].to(chosen) for part in data.read(path))
     for count in threads:
         torch.set_num_threads(int(count))
