@@ -3,8 +3,6 @@
 import os
 import signal
 
-import src  # noqa: F401  (says so where the environment is not active)
-
 # Threads that wait for work by spinning would fight with other programs for the cores. OpenMP
 # reads this once, when torch is imported; in lower case, as a Turkish i is no I to it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
@@ -18,3 +16,5 @@ def _leave(*_: object) -> None:
 # The C code of NumPy and torch turns a Ctrl-C amid an import into an ImportError, or drops it.
 # There is nothing to clean up yet. From `command.run` on, Python's own handler is back.
 signal.signal(signal.SIGINT, _leave)
+
+import src  # noqa: E402, F401  (says so where the environment is not active)

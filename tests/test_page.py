@@ -45,7 +45,6 @@ FOUR: Drawing = [
 ONE: Drawing = [[(0.55, 0.15), (0.5, 0.5), (0.46, 0.85)]]
 
 ANY_HAND = Hand()
-DIGITS = list("0123456789")
 
 Reports = Callable[[str], Path]
 
@@ -1110,7 +1109,9 @@ def test_other_data_have_their_own_names_and_no_talk_of_digits(browser: Page, sm
 def test_the_names_of_ten_classes_keep_apart_in_the_confusion_matrix(
     browser: Page, reproduced: Path, tmp_path: Path, width: int
 ) -> None:
-    digits, names = (json.dumps(names, separators=(",", ":")) for names in (DIGITS, page.FASHION))
+    digits, names = (
+        json.dumps(names, separators=(",", ":")) for names in (list("0123456789"), page.FASHION)
+    )
     html = html_of(reproduced).read_text(encoding="utf-8")
     assert digits in html
     named = tmp_path / "named.html"

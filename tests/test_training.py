@@ -135,7 +135,6 @@ def test_a_model_that_a_reader_adds_trains_and_is_scored(monkeypatch: pytest.Mon
 @pytest.mark.parametrize(
     ("setting", "message"),
     [
-        ({"model": "mpl"}, "train.model: must be one of softmax_regression, mlp, cnn"),
         ({"model": "cnn"}, "train.model: images of 2 x 2 are too small for Convolution"),
         ({"batch_size": 151}, "must be from 1 to the 150 rows that train (given: 151)"),
         (
