@@ -81,8 +81,7 @@ def test_sigterm_leaves_nothing_of_a_download(
 def test_after_a_kill_the_next_repro_finishes_and_all_is_as_committed(
     workspace: Path, run: Run, environment: Environment
 ) -> None:
-    lasts = 0.0  # seconds that the stage takes; the first time nothing is killed
-    for killed in ("none", "stage", "dvc", "both"):
+    for killed in ("stage", "dvc", "both"):
         dvc = subprocess.Popen(
             ["dvc", "repro", "--force", "--single-item", "evaluate"],
             cwd=workspace,
@@ -96,13 +95,8 @@ def test_after_a_kill_the_next_repro_finishes_and_all_is_as_committed(
             assert dvc.poll() is None
             found = running.children(recursive=True)
             stages = [process for process in found if "stages.evaluate" in process.cmdline()]
-        if killed == "none":
-            started = time.monotonic()
-            psutil.wait_procs(stages, timeout=60)
-            lasts = time.monotonic() - started
-            assert dvc.wait(timeout=60) == 0
-            continue
-        time.sleep(random.Random(killed).uniform(0, lasts))
+        # Its imports alone take over a second: it must not have ended by then.
+        time.sleep(random.Random(killed).uniform(0, 0.8))
         for process in {"stage": stages, "dvc": [running], "both": [running, *stages]}[killed]:
             process.kill()
         assert dvc.wait(timeout=60)
