@@ -82,7 +82,7 @@ def train(
     velocity = torch.zeros_like(model.parameters) if settings.momentum else model.gradient
     change = torch.empty_like(model.parameters)
     sizes = change.new_tensor([span.stop - span.start for span in spans])
-    step_sizes = torch.empty_like(sizes)
+    step_sizes = torch.zeros_like(sizes)  # 0 until the first epoch: a graph's warm-up moves nothing
     shares = [group.share(span) for span in spans]
     counts = [share.stop - share.start for share in shares]
     order = torch.arange(len(labels), device=images.device) if settings.shuffle else None
@@ -123,7 +123,8 @@ def train(
         return (gaps + exact.log(totals))[0], hits[0]
 
     if model.parameters.is_cuda and group.size == 1 and not settings.shift:
-        run_epoch = captured(run_epoch, model.parameters, velocity)
+        run_epoch = captured(run_epoch)
+        velocity.zero_()
     for epoch in range(settings.epochs):
         generator = np.random.default_rng([settings.seed, epoch + 1])
         if order is not None:
@@ -186,15 +187,12 @@ def overlap(move: int, side: int) -> tuple[slice, slice]:
 
 
 def captured(
-    run_epoch: Callable[[], tuple[torch.Tensor, torch.Tensor]], *state: torch.Tensor
+    run_epoch: Callable[[], tuple[torch.Tensor, torch.Tensor]],
 ) -> Callable[[], tuple[torch.Tensor, torch.Tensor]]:
     """Record an epoch as one CUDA graph, so that its steps cost no launches from Python.
 
-    Args:
-        run_epoch: what to record; runs once before, as cuBLAS must have its workspace by then.
-        state: the tensors that an epoch changes and the next one starts from.
+    It runs once before, as cuBLAS must have its workspace by then.
     """
-    before = [tensor.clone() for tensor in state]
     stream = torch.cuda.Stream()
     stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
@@ -203,8 +201,6 @@ def captured(
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         results = run_epoch()
-    for tensor, value in zip(state, before, strict=True):
-        tensor.copy_(value)
 
     def replay() -> tuple[torch.Tensor, torch.Tensor]:
         graph.replay()

@@ -3,6 +3,7 @@
 import csv
 import re
 import threading
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -130,6 +131,24 @@ def test_a_model_that_a_reader_adds_trains_and_is_scored(monkeypatch: pytest.Mon
     assert files.read_json("metrics/evaluate.json")["loss"] == pytest.approx(curve()[0][-1, 2])
     names = [f"{index}.{name}" for index in (0, 2, 4) for name in ("weight", "bias")]
     assert sorted(tensors.read("models/model.safetensors")) == sorted(names)
+
+
+@pytest.mark.parametrize("momentum", [0, 0.9])
+@pytest.mark.usefixtures("small")
+def test_the_epoch_that_warms_up_a_cuda_graph_changes_nothing(
+    momentum: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train(momentum=momentum, epochs=2).expect(0)
+    expected = curve()[1]
+
+    def warmed_up(run_epoch: Callable[[], Any]) -> Callable[[], Any]:
+        run_epoch()
+        return run_epoch
+
+    monkeypatch.setattr(torch.Tensor, "is_cuda", True)
+    monkeypatch.setattr(training, "captured", warmed_up)
+    train(momentum=momentum, epochs=2).expect(0)
+    assert curve()[1] == expected
 
 
 @pytest.mark.parametrize(
