@@ -10,7 +10,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-# Digits after the point: float64's noise of about 1e-16 does not show, real differences do.
+# Digits of a result after the point: float64's noise of about 1e-16 does not show, differences do.
 DECIMALS = 6
 
 
@@ -49,6 +49,8 @@ def reading(path: str) -> Iterator[None]:
         raise OSError(f"{path} cannot be read: {error.strerror}") from error
     try:
         yield
+    except MemoryError as error:
+        raise OSError(f"{path} cannot be read: the memory is full") from error
     except Exception as error:  # arbitrary bytes make parsers raise almost anything
         reason = " ".join(str(error).split())[:300]
         raise OSError(
@@ -63,12 +65,8 @@ def write(path: str, content: str | bytes) -> None:
 
 
 def write_json(path: str, record: Mapping[str, object]) -> None:
-    """Write a record, its floats with six decimals at most; raises as `replacing`."""
-    rounded = {
-        key: round(value, DECIMALS) if isinstance(value, float) else value
-        for key, value in record.items()
-    }
-    write(path, json.dumps(rounded, indent=2) + "\n")
+    """Write a record, its floats with every digit; raises as `replacing`."""
+    write(path, json.dumps(record, indent=2) + "\n")
 
 
 def write_csv(path: str, header: Iterable[str], rows: Iterable[Iterable[object]]) -> None:

@@ -44,7 +44,9 @@ def main() -> None:
     tensors.write(
         PREDICTIONS, {"log_probabilities": log_probabilities.numpy(), "confusion": confusion}
     )
-    files.write_json(METRICS, summary)
+    files.write_json(
+        METRICS, {name: round(value, files.DECIMALS) for name, value in summary.items()}
+    )
     print(
         f"evaluate: loss {loss:.4f}, accuracy {summary['accuracy']:.2%}"
         f" ({summary['correct']:,} of {summary['total']:,})"

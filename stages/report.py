@@ -48,7 +48,8 @@ def main() -> None:
 
     with files.reading(RECIPE):
         is_linear = page.is_linear(recipe)
-        settings = {name: recipe[name] for name in page.RECIPE}
+        # As text, the seed keeps its 63 bits: a number has 53 in a browser.
+        settings = {name: recipe[name] for name in page.RECIPE} | {"seed": str(recipe["seed"])}
     with files.reading(METRICS):
         scores = page.scores(metrics)
     with files.reading(MODEL):

@@ -51,14 +51,14 @@ def test_what_stood_there_stands_after_any_failure(failure: BaseException, folde
     assert Path("file").read_bytes() == OLD
 
 
-def test_text_is_utf_8_with_unix_line_ends_and_numbers_have_six_decimals() -> None:
+def test_text_is_utf_8_with_unix_line_ends_and_numbers_of_tables_have_six_decimals() -> None:
     files.write("text", "é\n")
     assert Path("text").read_bytes() == b"\xc3\xa9\n"
     files.write_json("record", {"loss": 1 / 3, "tiny": 1e-9, "count": 7, "name": "x"})
     assert Path("record").read_bytes() == (
-        b'{\n  "loss": 0.333333,\n  "tiny": 0.0,\n  "count": 7,\n  "name": "x"\n}\n'
+        b'{\n  "loss": 0.3333333333333333,\n  "tiny": 1e-09,\n  "count": 7,\n  "name": "x"\n}\n'
     )
-    assert files.read_json("record") == {"loss": 0.333333, "tiny": 0, "count": 7, "name": "x"}
+    assert files.read_json("record") == {"loss": 1 / 3, "tiny": 1e-9, "count": 7, "name": "x"}
     files.write_csv("table", ("epoch", "loss"), [(1, 1 / 3), (2, 1.0)])
     assert Path("table").read_bytes() == b"epoch,loss\n1,0.333333\n2,1.000000\n"
     assert files.read_csv("table", epoch=int, loss=float)[1] == {"epoch": 2, "loss": 1.0}
