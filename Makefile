@@ -47,9 +47,11 @@ report: $(RUN) ## make the report and say where its page is
 .PHONY: restore
 restore: $(RUN) ## make a damaged file anew: make restore FILE=models/model.safetensors
 	@# DVC takes a read-only file in its cache for sound, and would hand out a damaged one for ever.
-	@test -n "$(FILE)" || { echo "usage: make restore FILE=PATH"; exit 2; }
+	@python -c 'import os, sys, yaml; stages = yaml.safe_load(open("dvc.lock"))["stages"].values(); \
+	sys.exit(os.environ.get("FILE") not in [out["path"] for stage in stages for out in stage["outs"]])' || \
+	{ echo "make restore FILE=PATH is for a file that a stage writes"; exit 2; }
 	@cache="$$(dvc cache dir)/files"; test ! -d "$$cache" || chmod -R u+w "$$cache"
-	rm -f -- "$(FILE)"
+	rm -f -- "$$FILE"
 	dvc repro
 
 .PHONY: verify
@@ -83,7 +85,7 @@ lint: $(DEV) ## check style, format and types
 	mypy
 
 .PHONY: bench
-bench: $(DEV) ## measure the pipeline against what else one would use, in six minutes
+bench: $(DEV) ## measure the pipeline against what else one would use
 	python -m benchmarks.bench
 
 .PHONY: lock

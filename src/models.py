@@ -170,13 +170,17 @@ def load(model_path: str, recipe_path: str, device: torch.device = CPU) -> Model
     """Read the model that train wrote, its parameters as they were saved.
 
     Raises:
-        OSError: a file is missing, may not be read, is damaged or does not fit the other.
+        OSError: a file is missing, may not be read, is damaged or does not fit the other,
+            or src/models.py has changed since.
     """
     recipe = files.read_json(recipe_path)
     with files.reading(recipe_path):
         model = build(recipe["model"], recipe["pixels"], recipe["classes"], device)
-        if model.describe() != recipe["layers"]:
-            raise ValueError(f"src/models.py has another {recipe['model']} now")
+        is_of_today = model.describe() == recipe["layers"]
+    if not is_of_today:
+        raise OSError(
+            f"{recipe_path} is of another {recipe['model']} than src/models.py has; train it anew"
+        )
     found = tensors.read(model_path)
     with files.reading(model_path):
         if {key: array.shape for key, array in found.items()} != {
