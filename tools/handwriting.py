@@ -39,12 +39,13 @@ def read(path: str, side: int) -> tuple[np.ndarray, str | None]:
         OSError: the file is missing, no picture, or shows nothing; says so without the path.
     """
     grey = read_grey(path)
-    if grey.shape == (side, side):
+    is_in_form = grey.shape == (side, side)
+    contrast = np.ptp(grey) / 255 if is_in_form else find_contrast(grey)
+    if np.max(contrast) < FAINTEST:
+        raise OSError("shows nothing: it has about the same grey everywhere")
+    if is_in_form:
         image, doubt = (255 - grey if is_light(grey) else grey) / 255, None
     else:
-        contrast = find_contrast(grey)
-        if contrast.max() < FAINTEST:
-            raise OSError("shows nothing: it has about the same grey everywhere")
         ink, doubt = find_digit(contrast * 2 > contrast.max())
         image = into_form(thicken(ink), side)
     return grids.PIXELS.nearest(image).astype(np.float32).ravel(), doubt
@@ -57,10 +58,10 @@ def read_grey(path: str) -> np.ndarray:
             warnings.catch_warnings(action="ignore"),
             Image.open(path, formats=FORMATS) as opened,
         ):
-            picture: Image.Image = opened
+            picture = ImageOps.exif_transpose(opened)  # before a conversion drops a TIFF's tags
             if picture.mode.startswith("I"):  # grey in 16 bits, which RGBA would cut off at 255
                 picture = picture.convert("I").point(lambda level: level / 257)
-            upright = ImageOps.exif_transpose(picture.convert("RGBA"))
+            upright = picture.convert("RGBA")
     except FileNotFoundError as error:
         raise OSError("is missing") from error
     except Exception as error:  # arbitrary bytes make the decoders raise almost anything

@@ -167,6 +167,7 @@ def test_polarity_format_orientation_and_transparency_do_not_matter() -> None:
         "colour": saved(ImageOps.colorize(picture, "darkblue", "lightyellow")),
         "16 bits": saved(Image.fromarray(np.asarray(picture).astype(np.uint16) * 257)),
         "turned": saved(picture.rotate(90, expand=True), "JPEG", exif=turned, quality=95),
+        "turned TIFF": saved(picture.rotate(90, expand=True), "TIFF", exif=turned),
         "larger": saved(picture.resize((3 * SIZE, 3 * SIZE), Image.Resampling.BICUBIC)),
     }
     for kind in ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF"):
@@ -219,6 +220,7 @@ def test_what_is_no_picture_or_shows_nothing_is_an_error_of_one_line(tmp_path: P
         "half.png": (whole[: len(whole) // 2], "cannot be read as a picture: "),
         "text.png": (b"a digit\n", "cannot be read as a picture: "),
         "blank.png": (saved(Image.new("L", (90, 90), 200)).getvalue(), "shows nothing"),
+        "blank28.png": (saved(Image.new("L", (28, 28), 255)).getvalue(), "shows nothing"),
         "noise.png": (saved(Image.fromarray(noise)).getvalue(), "shows nothing"),
         "line.png": (saved(Image.new("L", (9000, 1), 200)).getvalue(), "shows nothing"),
     }
