@@ -162,7 +162,7 @@ def reliability(labels: np.ndarray, log_probabilities: np.ndarray) -> Figure:
     width = 1 / confidence.LEVELS
     centres = [level.least + width / 2 for level in levels]
     counts = [len(level.rows) for level in levels]
-    expected = [level.confidence for level in levels]
+    expected = [round(level.confidence, 4) for level in levels]
     accuracy = [level.accuracy for level in levels]
     error = np.average(np.abs(np.subtract(accuracy, expected)), weights=counts)
     figure = Figure((4.4, 4))

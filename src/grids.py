@@ -37,18 +37,19 @@ class Grid:
         """Return the nearest multiples of the step, ties to even."""
         return np.rint(values / self.step) * self.step
 
-    def whole_steps(self, what: str, values: np.ndarray) -> np.ndarray:
-        """Return values that are on the grid as whole numbers of steps, float64.
+    def whole_steps(self, what: str, values: np.ndarray, least: float | None = None) -> np.ndarray:
+        """Return values that are on the grid as whole numbers of steps, in floats as before.
 
         Raises:
-            ValueError: a value is not on the grid; says of `what` what would be.
+            ValueError: a value is not on the grid, or below `least`; says of `what` what would be.
         """
-        steps = values.astype(np.float64) / self.step
+        least = -self.largest if least is None else least
+        steps = values / self.step
         is_whole = np.array_equal(np.rint(steps), steps)  # false for NaN
-        if not is_whole or np.abs(steps).max() > self.steps:
+        if not is_whole or steps.min() < least / self.step or steps.max() > self.steps:
             raise ValueError(
                 f"{what} must be multiples of 2^{math.log2(self.step):.0f} "
-                f"from {-self.largest:g} to {self.largest:g}"
+                f"from {least:g} to {self.largest:g}"
             )
         return steps
 

@@ -92,10 +92,10 @@ class Processes(Alone):
         self.together(dist.all_gather_object, everyone, settings)
         for rank, theirs in enumerate(everyone):
             for name, value in settings.items():
-                if theirs[name] != value:
+                if theirs.get(name) != value:
                     raise OSError(
                         f"all processes need the same {name}: it is {value!r} in process "
-                        f"{self.rank} and {theirs[name]!r} in process {rank}"
+                        f"{self.rank} and {theirs.get(name)!r} in process {rank}"
                     )
 
     def add_up(self, tensor: torch.Tensor) -> None:

@@ -55,8 +55,8 @@ def fetch(
     # A server that sends a byte now and then meets that time-out for ever.
     signal_before = signal.signal(signal.SIGALRM, _give_up)
     limit = 10 * timeout
-    signal.setitimer(signal.ITIMER_REAL, limit)
     try:
+        signal.setitimer(signal.ITIMER_REAL, limit)
         with warnings.catch_warnings():
             warnings.simplefilter("always")
             warnings.showwarning = lambda message, *_: print(f"fetch: openml: {message}")

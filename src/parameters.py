@@ -89,7 +89,7 @@ def _line(section: type[Section], name: str, fault: Any) -> str:
     own = str(fault["ctx"]["error"]) if fault["type"] == "value_error" else ""  # a validator's
     if not fault["loc"]:
         return f"{key}: {own}"
-    if fault["type"] == "extra_forbidden":
+    if fault["loc"][0] not in fields:  # or no text, as YAML reads `on: 1` and `3: 1`
         allowed = f"no such parameter; there are {', '.join(fields)}"
     else:
         allowed = own or f"must be {fields[fault['loc'][0]].description}"

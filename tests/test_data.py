@@ -127,12 +127,15 @@ def test_prepared_data_come_back_and_those_of_another_form_are_refused(
 
 
 def test_pixels_are_checked_to_the_last_row() -> None:
-    images = np.zeros((3001, 2), np.float32)
-    data.check_pixels(images)
-    data.check_pixels(np.array([[0, 2**-16, 1 - 2**-16, 1]], np.float32))
+    images, labels = np.zeros((3001, 4), np.float32), np.zeros(3001, np.int64)
+    images[3000] = 0, 2**-16, 1 - 2**-16, 1
+    write_prepared(images, labels)
+    data.read("data.safetensors")
     for row in (0, 1000, 2999, 3000):
-        with pytest.raises(ValueError, match=r"^pixels must be multiples of 2\^-16 from 0 to 1$"):
-            data.check_pixels(np.where(np.arange(3001)[:, None] == row, np.float32(0.3), images))
+        rows = np.arange(3001)[:, None]
+        write_prepared(np.where(rows == row, np.float32(0.3), images), labels)
+        with pytest.raises(OSError, match=r"\(pixels must be multiples of 2\^-16 from 0 to 1\)"):
+            data.read("data.safetensors")
 
 
 def flip(content: bytes, place: int, bit: int) -> bytes:

@@ -73,10 +73,17 @@ def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) ->
     def of_another(everyone: list[dict[str, object]], own: dict[str, object]) -> None:
         everyone[:] = [own, own | {"model": "cnn"}]
 
+    def of_older_code(everyone: list[dict[str, object]], own: dict[str, object]) -> None:
+        everyone[:] = [own, {"seed": 1}]
+
     first.setattr(dist, "all_gather_object", of_another)
     message = "the same model: it is 'mlp' in process 0 and 'cnn' in process 1"
     with pytest.raises(OSError, match=message):
         joined.agree(seed=1, model="mlp")
+
+    first.setattr(dist, "all_gather_object", of_older_code)
+    with pytest.raises(OSError, match="the same shift: it is 0 in process 0 and None in process 1"):
+        joined.agree(seed=1, shift=0)
 
     def of_nobody(tensor: torch.Tensor) -> None:
         raise RuntimeError("connection closed by peer")

@@ -13,9 +13,9 @@ from tests.support.openml_server import REQUESTS, OpenML, arff
 
 
 def fetch(
-    server: OpenML, sha256: str | None = None, version: int = 1
+    server: OpenML, sha256: str | None = None, version: int = 1, timeout: float = 5
 ) -> tuple[np.ndarray, np.ndarray]:
-    return openml.fetch(server.name, version, sha256, timeout=5)
+    return openml.fetch(server.name, version, sha256, timeout)
 
 
 def test_the_content_comes_as_bytes_in_c_order_and_the_second_time_from_the_cache(
@@ -89,6 +89,11 @@ def test_the_process_is_left_as_it_was(openml: OpenML) -> None:
         socket.setdefaulttimeout(kept)
     assert signal.getsignal(signal.SIGALRM) == before
     assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+
+
+def test_a_time_out_that_is_over_at_once_is_told_like_any_other(openml: OpenML) -> None:
+    with pytest.raises(OSError, match=r"^no complete answer within 1e-06 s$"):
+        fetch(openml, timeout=1e-7)
 
 
 def test_what_came_since_a_moment_is_removed_and_nothing_else(tmp_path: Path) -> None:

@@ -97,6 +97,19 @@ def test_a_missing_key_and_an_unknown_one_are_named(name: str) -> None:
     assert key in re.findall(r"\w+", unknown.split("there are ")[1])
 
 
+def test_a_key_that_is_no_text_is_an_unknown_one() -> None:
+    Path("params.yaml").write_text(
+        yaml.safe_dump({"evaluate": COMMITTED["evaluate"]}) + "  3: 1\n  on: 1\n"
+    )
+    with pytest.raises(UsageError) as refused:
+        parameters.read(SECTIONS["evaluate"])
+    allowed = "no such parameter; there are device, threads, batch_size"
+    assert str(refused.value).splitlines() == [
+        f"evaluate.3: {allowed} (given: 3)",
+        f"evaluate.1: {allowed} (given: True)",  # pydantic's name of it
+    ]
+
+
 def test_all_faults_are_told_at_once_and_end_the_stage_with_status_2() -> None:
     changes = {"pixel_max": 0, "test_rows": [1], "transpose": "x", "a": 1}
     stages.parameters(**{f"prepare.{key}": value for key, value in changes.items()})
