@@ -1,8 +1,9 @@
 """Measure what people wait for against what they would use instead, side by side in one run.
 
 `make bench` measures everything but the making of an environment; `python -m benchmarks.bench
-NAME...` only what is named (MEASUREMENTS has the names). What is compared is run in turn, and of
-each the fastest counts. Only ratios mean something elsewhere. All is made in a temporary folder.
+NAME...` what is named (MEASUREMENTS has the names), after a `dvc repro`. What is compared is run in
+turn, and of each the fastest counts. Only ratios mean something elsewhere. All is made in a
+temporary folder.
 """
 
 import contextlib
