@@ -162,7 +162,7 @@ def reliability(labels: np.ndarray, log_probabilities: np.ndarray) -> Figure:
     width = 1 / confidence.LEVELS
     centres = [level.least + width / 2 for level in levels]
     counts = [len(level.rows) for level in levels]
-    expected = [round(level.confidence, 4) for level in levels]
+    expected = [level.confidence for level in levels]
     accuracy = [level.accuracy for level in levels]
     error = np.average(np.abs(np.subtract(accuracy, expected)), weights=counts)
     figure = Figure((4.4, 4))
@@ -170,7 +170,8 @@ def reliability(labels: np.ndarray, log_probabilities: np.ndarray) -> Figure:
     lower = figure.add_axes((0.18, 0.13, 0.77, 0.19), sharex=upper)
     upper.bar(centres, accuracy, 0.9 * width, color=BLUE)
     upper.plot((0, 1), (0, 1), "k--", linewidth=1)
-    upper.plot(expected, accuracy, "o", color=ORANGE)
+    # Rounded, as what is behind that is the C library's.
+    upper.plot(np.round(expected, 4), accuracy, "o", color=ORANGE)
     upper.set(ylabel="share that is right", xlim=(0, 1), ylim=(0, 1))
     upper.yaxis.set_major_formatter(PercentFormatter(1))
     upper.set_title(f"calibration error {error:.2%}", loc="left")

@@ -183,7 +183,7 @@ def test_reliability_is_that_of_scikit_learn() -> None:
     assert (diagonal.get_color(), diagonal.get_linestyle()) == ("k", "--")
     assert (points.get_marker(), points.get_linestyle()) == ("o", "None")
     assert [upper.get_xlim(), upper.get_ylim(), lower.get_xlim()] == [(0, 1)] * 3
-    assert points.get_xdata() == pytest.approx(expected)
+    assert points.get_xdata().tolist() == [round(mean, 4) for mean in expected]
     assert points.get_ydata() == pytest.approx(accuracy)
     rows, _ = np.histogram(confidence, bins=10, range=(0, 1))
     for bars, heights in ((upper.patches, accuracy), (lower.patches, rows[5:])):
