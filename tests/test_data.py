@@ -41,7 +41,9 @@ def test_raw_data_come_back_and_the_same_content_gives_the_same_bytes() -> None:
 def test_the_pinned_digest_is_told_with_the_one_found() -> None:
     data.check(IMAGES, LABELS, data.sha256(IMAGES, LABELS))
     found = data.sha256(IMAGES, LABELS)
-    with pytest.raises(data.WrongContentError, match=f"sha256 is {found}, pinned is {'0' * 64}$"):
+    with pytest.raises(
+        data.WrongContentError, match=f"sha256 is {found}, fetch.sha256 is {'0' * 64};"
+    ):
         data.check(IMAGES, LABELS, "0" * 64)
 
 

@@ -136,7 +136,9 @@ def test_other_content_under_the_same_name_stops_fetch_with_both_hashes(
     pinned = data.sha256(server.images, server.labels)
     found = data.sha256(images[rows], labels[rows])
     outcome = fetch(server)
-    outcome.expect(1, f"not the pinned one: its sha256 is {found}, pinned is {pinned}\n")
+    outcome.expect(
+        1, f"not the pinned one: its sha256 is {found}, fetch.sha256 is {pinned}; for another data"
+    )
     assert "pypi" not in outcome.output
     assert not RAW.exists()
     server.arff = sound

@@ -8,16 +8,15 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import yaml
 
 from src import data
 from stages import fetch
-from tests.support.clones import REPOSITORY, Run
+from tests.support.clones import Run
 from tests.support.openml_server import REQUESTS, OpenML
-from tests.support.stages import parameters, run_stage
+from tests.support.stages import SETTINGS, parameters, run_stage
 
 RAW = "data/raw/dataset.safetensors"
-PINNED = yaml.safe_load((REPOSITORY / "params.yaml").read_text())["fetch"]["sha256"]
+PINNED = SETTINGS["fetch"]["sha256"]
 # The md5 of the four uncompressed IDX files, as many projects publish them: first row, end, magic
 # number and sizes before the bytes of images and of labels.
 IDX = {

