@@ -11,6 +11,7 @@ from typing import Any
 import websocket
 from selenium import webdriver
 from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.support.wait import WebDriverWait
 
 from tests.support.drawings import Drawing
 
@@ -69,8 +70,9 @@ class Page(webdriver.Chrome):
         """Send DevTools commands at once, as a fast hand does, and wait for the last."""
         for number, (method, values) in enumerate(events):
             self.tools.send(json.dumps({"id": number, "method": method, "params": values}))
-        while json.loads(self.tools.recv()).get("id") != len(events) - 1:
-            pass
+        while (reply := json.loads(self.tools.recv())).get("id") != len(events) - 1:
+            assert "error" not in reply, reply
+        assert "error" not in reply, reply
 
     def draw(self, drawing: Drawing, kind: str = "mouse") -> tuple[str, float]:
         """Clear the board, draw with a mouse or a finger; return digit and probability."""
@@ -79,6 +81,10 @@ class Page(webdriver.Chrome):
         for stroke in drawing:
             points = [(left + x * width, top + y * width) for x, y in stroke]
             self.send(mouse(points) if kind == "mouse" else finger(points))
+        # A busy browser may say that it has a touch before its page has.
+        WebDriverWait(self, 10, 0.01).until(
+            lambda _: self.js("return pointer === null && strokes.length") == len(drawing)
+        )
         return self.answer()
 
     def answer(self) -> tuple[str, float]:
