@@ -102,7 +102,7 @@ COMPILE := --quiet --upgrade --strip-extras --allow-unsafe --no-annotate --no-he
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host
 
 .PHONY: clean
-clean: ## remove .venv, all outputs and the tools' caches; dvc checkout brings outputs back
+clean: ## remove .venv, all outputs and the tools' caches; make repro brings them back
 	rm -rf $(VENV) data models metrics/plots metrics/report dvc_plots benchmarks/results.json
 	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis mutants
 	find . -name __pycache__ -prune -exec rm -rf {} +

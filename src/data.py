@@ -42,7 +42,7 @@ def check(images: np.ndarray, labels: np.ndarray, pinned: str | None = None) -> 
     if pinned and (found := sha256(images, labels)) != pinned:
         raise WrongContentError(
             f"the content is not the pinned one: its sha256 is {found}, fetch.sha256 is {pinned}; "
-            "for another data set, set that to null"
+            "for another data set set that to null"
         )
     form = [images.dtype, images.ndim, labels.dtype, labels.shape]
     if form != [np.uint8, 2, np.uint8, images.shape[:1]] or not images.size:
@@ -61,7 +61,8 @@ def side_of(pixels: int) -> int | None:
 
 
 def write_raw(path: str, images: np.ndarray, labels: np.ndarray) -> None:
-    """Write a fetched data set; the same content gives the same bytes."""
+    """Write a fetched data set; the same content gives the same bytes; raises as `check`."""
+    check(images, labels)
     tensors.write(path, {"images": images, "labels": labels})
 
 

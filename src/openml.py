@@ -77,7 +77,7 @@ def fetch(
         downloaded = remove_since(started, cache)
         if isinstance(error, data.WrongContentError) and not downloaded:
             raise data.WrongContentError(
-                f"{error}; it is a copy kept from before: to ask OpenML anew, remove {cache}"
+                f"{error}, for this one remove {cache}, a copy kept from before, to ask OpenML anew"
             ) from error
         if isinstance(error, _TooSlow):
             raise OSError(f"no complete answer within {limit:g} s") from None
