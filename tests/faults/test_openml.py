@@ -180,7 +180,7 @@ def test_a_poisoned_cache_is_named_and_its_removal_heals(server: OpenML) -> None
     server.arff, asked = sound, len(server.requests)
     cache = Path("home/openml").resolve()
     outcome = fetch(server)  # what it was told of the file is in the cache too
-    outcome.expect(1, "not the pinned one", f"to ask OpenML anew, remove {cache}")
+    outcome.expect(1, "not the pinned one", f"for this one remove {cache}, a copy kept from before")
     assert len(server.requests) == asked
     assert not RAW.exists()
     shutil.rmtree(cache)
