@@ -48,7 +48,7 @@ report: $(RUN) ## make the report and say where its page is
 restore: $(RUN) ## make a damaged file anew: make restore FILE=models/model.safetensors
 	@# DVC takes a read-only file in its cache for sound, and would hand out a damaged one for ever.
 	@python -c 'import os, sys, yaml; stages = yaml.safe_load(open("dvc.lock"))["stages"].values(); \
-	sys.exit(os.environ.get("FILE") not in [out["path"] for stage in stages for out in stage["outs"]])' || \
+	sys.exit(os.environ.get("FILE") not in [out["path"] for stage in stages for out in stage.get("outs", [])])' || \
 	{ echo "make restore FILE=PATH is for a file that a stage writes"; exit 2; }
 	@cache="$$(dvc cache dir)/files"; test ! -d "$$cache" || chmod -R u+w "$$cache"
 	rm -f -- "$$FILE"
