@@ -25,8 +25,9 @@ os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as stages/__init__.py, be
 import torch
 
 from benchmarks import tutorials
-from src import data, group, models, tensors, training
-from src.training import Train
+from src.common import dataset, tensors
+from src.learning import group, models, training
+from src.learning.training import Train
 from tests.support import clones
 from tests.support.openml_server import OpenML
 
@@ -79,7 +80,7 @@ def train(images: torch.Tensor, labels: torch.Tensor, **changes: object) -> str:
 def epoch(path: str, model: str, batch_size: str, rows: str) -> None:
     """Train for one epoch on the first rows of a file."""
     torch.set_num_threads(1)
-    images, labels = (part[: int(rows)] for part in data.read(path, verify=False))
+    images, labels = (part[: int(rows)] for part in dataset.read(path, verify=False))
     started = time.perf_counter()
     train(images, labels, model=model, batch_size=int(batch_size), epochs=1, learning_rate=0.01)
     print(time.perf_counter() - started)
@@ -196,7 +197,7 @@ class Bench:
     def warm_cache(self) -> dict[str, str]:
         """Return an environment with OpenML's answers in the cache, and no way to OpenML."""
         home = self.folder / "scikit_learn_data"
-        images, labels = data.read_raw(str(self.workspace / "data/raw/dataset.safetensors"))
+        images, labels = dataset.read_raw(str(self.workspace / "data/raw/dataset.safetensors"))
         with OpenML(images, labels) as server:
             environment = server.env | {"SCIKIT_LEARN_DATA": str(home)}
             if not home.exists():
@@ -223,7 +224,7 @@ def pair(best: dict[str, float], against: str = "") -> tuple[float, float]:
 
 def exactness(bench: Bench) -> None:
     """The five epochs of softmax regression, one thread, against loops that promise less."""
-    images, labels = data.read(bench.train_data)
+    images, labels = dataset.read(bench.train_data)
     torch.set_num_threads(1)
     tutorials.data_loader(images[:100], labels[:100])  # imports what torch.optim imports late
     accuracies = []
@@ -247,7 +248,7 @@ def exactness(bench: Bench) -> None:
 
 def cnn(bench: Bench) -> None:
     """Steps of the cnn against nn.Conv2d, autograd and SGD."""
-    images, labels = (part[:3000] for part in data.read(bench.train_data))
+    images, labels = (part[:3000] for part in dataset.read(bench.train_data))
     for threads in (1, 2):
         torch.set_num_threads(threads)
         best = fastest(
@@ -325,7 +326,7 @@ def fetch(bench: Bench) -> None:
 def scale(bench: Bench) -> None:
     """Eight times the rows: time, and memory against the data's size; then large batches."""
     large = str(bench.folder / "large.safetensors")
-    images, labels = data.read(bench.train_data, "np")
+    images, labels = dataset.read(bench.train_data, "np")
     tensors.write(large, {"images": images.repeat(8, 0), "labels": labels.repeat(8)})
     size = os.path.getsize(large) / 1e9
     peaks: dict[str, float] = {}
@@ -362,7 +363,7 @@ def scale(bench: Bench) -> None:
 def busy(bench: Bench) -> None:
     """The train stage while every core is kept busy, against the same on an idle machine."""
     burn = (sys.executable, "-c", "while True: pass")
-    images, labels = (part[:6000] for part in data.read(bench.train_data, "np"))
+    images, labels = (part[:6000] for part in dataset.read(bench.train_data, "np"))
     changes = {"threads: 1": "threads: 2", "softmax_regression": "cnn", "epochs: 5": "epochs: 1"}
     changes |= {"learning_rate: 0.5": "learning_rate: 0.05"}
     for what in ("softmax, 1 thread", "cnn, 2 threads, 6,000 rows"):
@@ -397,7 +398,7 @@ def gpu(bench: Bench) -> None:
     if not torch.cuda.is_available():
         print("gpu: skipped, torch.cuda.is_available() says that there is none")
         return
-    rows = data.read(bench.train_data)
+    rows = dataset.read(bench.train_data)
     recipes: dict[str, tuple[dict[str, object], int]] = {
         "softmax": ({}, 60_000),
         "cnn": (CNN | {"epochs": 2}, 6_000),

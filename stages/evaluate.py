@@ -2,7 +2,8 @@
 
 import torch
 
-from src import command, data, device, files, models, parameters, scores, tensors
+from src.common import command, dataset, files, parameters, tensors
+from src.learning import device, models, scores
 
 TEST_DATA = "data/prepared/test.safetensors"
 MODEL = "models/model.safetensors"
@@ -27,7 +28,7 @@ def main() -> None:
     torch.set_num_threads(settings.threads)
     chosen = device.choose("evaluate.device", settings.device)
     model = models.load(MODEL, RECIPE, chosen)
-    images, labels = data.read(TEST_DATA)
+    images, labels = dataset.read(TEST_DATA)
     log_probabilities = model.log_probabilities(images, settings.batch_size).cpu()
     loss, _ = scores.score(log_probabilities, labels)
     predicted = log_probabilities.argmax(dim=1)

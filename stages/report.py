@@ -3,7 +3,8 @@
 import hashlib
 from pathlib import Path
 
-from src import command, data, figures, files, page, parameters, tensors
+from src.common import command, files, parameters, tensors
+from src.report import figures, page
 
 TRAIN_DATA = "data/prepared/train.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
@@ -14,7 +15,7 @@ RECIPE = "models/recipe.json"
 LEARNING_CURVE = "metrics/plots/learning_curve.csv"
 METRICS = "metrics/evaluate.json"
 PER_CLASS = "metrics/plots/per_class.csv"
-TEMPLATE = "src/page.html"
+TEMPLATE = "src/report/page.html"
 SAMPLES = "metrics/plots/samples.png"
 WEIGHTS = "metrics/plots/weights.png"
 MISTAKES = "metrics/plots/mistakes.png"
@@ -30,7 +31,7 @@ class Fetch(parameters.Section, extra="ignore"):
 
 def main() -> None:
     dataset = parameters.read(Fetch).dataset
-    train, test = data.read(TRAIN_DATA, "np"), data.read(TEST_DATA, "np")
+    train, test = dataset.read(TRAIN_DATA, "np"), dataset.read(TEST_DATA, "np")
     images, labels = test
     predictions = tensors.read(PREDICTIONS)
     with files.reading(PREDICTIONS):

@@ -3,20 +3,10 @@
 import torch
 from tqdm import tqdm
 
-from src import (
-    command,
-    data,
-    device,
-    files,
-    group,
-    models,
-    parameters,
-    scores,
-    tensors,
-    training,
-)
-from src.parameters import refusal
-from src.training import Train
+from src.common import command, dataset, files, parameters, tensors
+from src.common.parameters import refusal
+from src.learning import device, group, models, scores, training
+from src.learning.training import Train
 
 TRAIN_DATA = "data/prepared/train.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
@@ -33,7 +23,7 @@ def main() -> None:
     chosen = device.choose("train.device", settings.device)
     processes = group.join(chosen)
     # One process of each machine looks through the whole file. The others map the rows they need.
-    images, labels = data.read(TRAIN_DATA, verify=processes.local_rank == 0)
+    images, labels = dataset.read(TRAIN_DATA, verify=processes.local_rank == 0)
     pixels, classes = images.shape[1], int(labels.max()) + 1
     try:
         model = models.build(settings.model, pixels, classes, chosen)
@@ -47,7 +37,7 @@ def main() -> None:
     if processes.size == 1:
         images = images.to(chosen)  # several send the rows of their shares
     is_first = processes.rank == 0
-    test_rows = [part.to(chosen) for part in data.read(TEST_DATA)] if is_first else []
+    test_rows = [part.to(chosen) for part in dataset.read(TEST_DATA)] if is_first else []
 
     curve = []
     epochs = training.train(model, images, labels.to(chosen), settings, processes)

@@ -156,8 +156,7 @@ def workspace(reproduced: Path, tmp_path: Path, run: Run) -> Path:
 def small_outputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Return a folder with every stage's outputs for 200 rows, 8 x 8 pixels, 4 classes."""
     folder = tmp_path_factory.mktemp("small")
-    (folder / "src").mkdir()
-    shutil.copy2(clones.REPOSITORY / "src" / "page.html", folder / "src")
+    shutil.copytree(clones.REPOSITORY / "src" / "report", folder / "src" / "report")
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         stages.small_data()

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from src import command
+from src.common import command
 from tests.support.clones import REPOSITORY
 
 

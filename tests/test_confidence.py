@@ -5,7 +5,7 @@ import pandas
 import pytest
 from sklearn.calibration import calibration_curve
 
-from src import confidence
+from src.report import confidence
 
 
 def predictions(rows: int, least: float) -> tuple[np.ndarray, np.ndarray]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from src import data, tensors
+from src.common import dataset, tensors
 
 generator = np.random.default_rng(0)
 IMAGES = generator.integers(0, 256, (6, 7), np.uint8)
@@ -24,27 +24,27 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_the_digest_is_of_the_images_bytes_row_by_row_then_the_labels() -> None:
     expected = hashlib.sha256(IMAGES.tobytes() + LABELS.tobytes()).hexdigest()
     for images in (IMAGES, np.asfortranarray(IMAGES), np.repeat(IMAGES, 2, axis=0)[::2]):
-        assert data.sha256(images, LABELS) == expected
+        assert dataset.sha256(images, LABELS) == expected
 
 
 def test_raw_data_come_back_and_the_same_content_gives_the_same_bytes() -> None:
-    data.write_raw("a", IMAGES, LABELS)
-    data.write_raw("b", IMAGES.copy(), LABELS.copy())
+    dataset.write_raw("a", IMAGES, LABELS)
+    dataset.write_raw("b", IMAGES.copy(), LABELS.copy())
     assert Path("a").read_bytes() == Path("b").read_bytes()
-    data.write_raw("c", np.asfortranarray(IMAGES), LABELS)
+    dataset.write_raw("c", np.asfortranarray(IMAGES), LABELS)
     for path in ("a", "c"):
-        images, labels = data.read_raw(path)
+        images, labels = dataset.read_raw(path)
         assert np.array_equal(images, IMAGES)
         assert np.array_equal(labels, LABELS)
 
 
 def test_the_pinned_digest_is_told_with_the_one_found() -> None:
-    data.check(IMAGES, LABELS, data.sha256(IMAGES, LABELS))
-    found = data.sha256(IMAGES, LABELS)
+    dataset.check(IMAGES, LABELS, dataset.sha256(IMAGES, LABELS))
+    found = dataset.sha256(IMAGES, LABELS)
     with pytest.raises(
-        data.WrongContentError, match=f"sha256 is {found}, fetch.sha256 is {'0' * 64};"
+        dataset.WrongContentError, match=f"sha256 is {found}, fetch.sha256 is {'0' * 64};"
     ):
-        data.check(IMAGES, LABELS, "0" * 64)
+        dataset.check(IMAGES, LABELS, "0" * 64)
 
 
 FORM = r"expected images uint8 \(N, D\) and labels uint8 \(N,\)"
@@ -71,14 +71,14 @@ def test_raw_data_of_another_form_are_refused(
 ) -> None:
     tensors.write("raw", {"images": images, "labels": labels})
     with pytest.raises(OSError, match=rf"^raw is damaged \({reason}.*; `make restore FILE=raw`"):
-        data.read_raw("raw")
+        dataset.read_raw("raw")
 
 
 @pytest.mark.parametrize("names", [("images",), ("images", "classes"), ("pictures", "labels")])
 def test_raw_data_of_other_names_are_refused(names: tuple[str, ...]) -> None:
     tensors.write("raw", dict(zip(names, (IMAGES, LABELS), strict=False)))
     with pytest.raises(OSError, match=r"^raw is damaged"):
-        data.read_raw("raw")
+        dataset.read_raw("raw")
 
 
 def write_prepared(images: np.ndarray, labels: np.ndarray, **more: np.ndarray) -> None:
@@ -88,7 +88,7 @@ def write_prepared(images: np.ndarray, labels: np.ndarray, **more: np.ndarray) -
 @pytest.mark.parametrize("framework", ["pt", "np"])
 def test_prepared_data_come_back(framework: str) -> None:
     write_prepared(PIXELS, LABELS.astype(np.int64))
-    images, labels = data.read("data.safetensors", framework)
+    images, labels = dataset.read("data.safetensors", framework)
     assert np.array_equal(np.asarray(images), PIXELS)
     assert np.array_equal(np.asarray(labels), LABELS)
 
@@ -121,23 +121,23 @@ def test_prepared_data_come_back_and_those_of_another_form_are_refused(
 ) -> None:
     sound = PIXELS, LABELS.astype(np.int64)
     write_prepared(*sound)
-    for found, expected in zip(data.read("data.safetensors", framework), sound, strict=True):
+    for found, expected in zip(dataset.read("data.safetensors", framework), sound, strict=True):
         assert np.array_equal(np.asarray(found), expected)
     write_prepared(*change(*sound))
     with pytest.raises(OSError, match=rf"^data\.safetensors is damaged \({reason}.*`make restore"):
-        data.read("data.safetensors", framework)
+        dataset.read("data.safetensors", framework)
 
 
 def test_pixels_are_checked_to_the_last_row() -> None:
     images, labels = np.zeros((3001, 4), np.float32), np.zeros(3001, np.int64)
     images[3000] = 0, 2**-16, 1 - 2**-16, 1
     write_prepared(images, labels)
-    data.read("data.safetensors")
+    dataset.read("data.safetensors")
     for row in (0, 1000, 2999, 3000):
         rows = np.arange(3001)[:, None]
         write_prepared(np.where(rows == row, np.float32(0.3), images), labels)
         with pytest.raises(OSError, match=r"\(pixels must be multiples of 2\^-16 from 0 to 1\)"):
-            data.read("data.safetensors")
+            dataset.read("data.safetensors")
 
 
 def flip(content: bytes, place: int, bit: int) -> bytes:
@@ -147,9 +147,9 @@ def flip(content: bytes, place: int, bit: int) -> bytes:
 
 
 def test_every_bit_of_raw_and_prepared_data_is_caught() -> None:
-    data.write_raw("raw.safetensors", IMAGES, LABELS)
+    dataset.write_raw("raw.safetensors", IMAGES, LABELS)
     write_prepared(PIXELS, LABELS.astype(np.int64))
-    for path, read in (("raw.safetensors", data.read_raw), ("data.safetensors", data.read)):
+    for path, read in (("raw.safetensors", dataset.read_raw), ("data.safetensors", dataset.read)):
         content = Path(path).read_bytes()
         for place in range(len(content)):
             Path(path).write_bytes(flip(content, place, place % 8))
@@ -170,9 +170,9 @@ def test_every_bit_of_raw_and_prepared_data_is_caught() -> None:
     ],
 )
 def test_a_mutilated_file_is_refused(damage: Callable[[bytes], bytes]) -> None:
-    data.write_raw("raw.safetensors", IMAGES, LABELS)
+    dataset.write_raw("raw.safetensors", IMAGES, LABELS)
     write_prepared(PIXELS, LABELS.astype(np.int64))
-    for path, read in (("raw.safetensors", data.read_raw), ("data.safetensors", data.read)):
+    for path, read in (("raw.safetensors", dataset.read_raw), ("data.safetensors", dataset.read)):
         Path(path).write_bytes(damage(Path(path).read_bytes()))
         with pytest.raises(OSError, match=rf"^{path} is damaged \(.*`make restore FILE={path}`"):
             read(path)
@@ -183,6 +183,6 @@ def test_tensors_that_go_on_or_have_no_checksum_are_refused() -> None:
     for content, reason in ((sound, "its checksum differs"), (sound + b"more", "")):
         Path("data.safetensors").write_bytes(content)
         with pytest.raises(OSError, match=rf"^data\.safetensors is damaged \({reason}"):
-            data.read("data.safetensors")
+            dataset.read("data.safetensors")
     Path("data.safetensors").write_bytes(sound)  # a reader may be told not to look
-    assert np.array_equal(data.read("data.safetensors", verify=False)[0], PIXELS)
+    assert np.array_equal(dataset.read("data.safetensors", verify=False)[0], PIXELS)

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from src import device
-from src.command import UsageError
+from src.common.command import UsageError
+from src.learning import device
 
 
 @pytest.fixture

@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image
 from sklearn.calibration import calibration_curve
 
-from src import figures
+from src.report import figures
 
 Pixel = tuple[int, int, int]
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import data, files
+from src.common import dataset, files
 
 OLD, NEW = b"before", b"after"
 ROWS = np.arange(20, dtype=np.uint8).reshape(5, 4), np.arange(5, dtype=np.uint8)
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def test_a_file_is_replaced_not_written_into_and_its_folder_made() -> None:
     for path, write in (
         ("a/b/written", lambda path: files.write(path, NEW)),
-        ("a/c/raw", lambda path: data.write_raw(path, *ROWS)),
+        ("a/c/raw", lambda path: dataset.write_raw(path, *ROWS)),
     ):
         Path(path).parent.mkdir(parents=True)
         Path(path).write_bytes(OLD)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from src import grids
-from src.grids import ACTIVATIONS, ERRORS, PIXELS, WEIGHTS, Grid
+from src.exact import grids
+from src.exact.grids import ACTIVATIONS, ERRORS, PIXELS, WEIGHTS, Grid
 
 GRIDS = pytest.mark.parametrize("grid", [PIXELS, ACTIVATIONS, WEIGHTS, ERRORS, Grid(2.0**-40, 1)])
 

@@ -11,8 +11,8 @@ import torch.distributed as dist
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import group
-from src.group import Alone, Processes
+from src.learning import group
+from src.learning.group import Alone, Processes
 
 CPU = torch.device("cpu")
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import nn
 
-from src import grids
-from src.grids import ACTIVATIONS, ERRORS, PIXELS, WEIGHTS, Grid
-from src.layers import Convolution, Flatten, Layer, Linear, Product, Relu, Unflatten
+from src.exact import grids
+from src.exact.grids import ACTIVATIONS, ERRORS, PIXELS, WEIGHTS, Grid
+from src.learning.layers import Convolution, Flatten, Layer, Linear, Product, Relu, Unflatten
 
 
 def draw(grid: Grid, *shape: int, seed: int = 0, is_largest: bool = False) -> torch.Tensor:

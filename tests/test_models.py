@@ -12,9 +12,11 @@ from hypothesis import strategies as st
 from safetensors.torch import load_file
 from torch.nn import functional
 
-from src import exact, files, grids, models, tensors
-from src.layers import Convolution, Flatten, Layer, Linear, Relu, Unflatten
-from src.models import Model
+from src.common import files, tensors
+from src.exact import functions, grids
+from src.learning import models
+from src.learning.layers import Convolution, Flatten, Layer, Linear, Relu, Unflatten
+from src.learning.models import Model
 from tests.support import plain, stages
 from tests.support.clones import Run
 
@@ -49,7 +51,7 @@ def loss(model: Model, images: torch.Tensor, labels: torch.Tensor) -> float:
 
 def gradient(model: Model, images: torch.Tensor, labels: torch.Tensor) -> torch.Tensor:
     """Return the gradient of the cross-entropy summed over the rows."""
-    error = exact.softmax(model.forward(images))[0] - functional.one_hot(labels, 4).T
+    error = functions.softmax(model.forward(images))[0] - functional.one_hot(labels, 4).T
     model.backward(grids.ERRORS.round_(error))
     return model.gradient.clone()
 

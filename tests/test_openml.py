@@ -8,7 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import data, openml
+from src.common import dataset
+from src.sources import openml
 from tests.support.openml_server import REQUESTS, OpenML, arff
 
 
@@ -22,7 +23,7 @@ def test_the_content_comes_as_bytes_in_c_order_and_the_second_time_from_the_cach
     openml: OpenML,
 ) -> None:
     for _ in range(2):
-        images, labels = fetch(openml, data.sha256(openml.images, openml.labels))
+        images, labels = fetch(openml, dataset.sha256(openml.images, openml.labels))
         assert np.array_equal(images, openml.images)
         assert np.array_equal(labels, openml.labels)
         assert type(images) is type(labels) is np.ndarray  # no frame of pandas

@@ -25,7 +25,9 @@ from selenium.webdriver.common.by import By
 from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.wait import WebDriverWait
 
-from src import data, models, page, tensors
+from src.common import dataset, tensors
+from src.learning import models
+from src.report import page
 from tests.support import browser as browsers
 from tests.support import drawings, stages
 from tests.support.browser import Page
@@ -65,7 +67,7 @@ def reports(reproduced: Path, shared_folder: Path) -> Reports:
     def make(folder: Path, model: str) -> None:
         shutil.copytree(reproduced / "data/prepared", folder / "data/prepared")
         (folder / "src").mkdir()
-        shutil.copy2(reproduced / "src/page.html", folder / "src")
+        shutil.copy2(reproduced / "src/report/page.html", folder / "src")
         settings = {"train.momentum": 0.9, "train.decay": "linear", "train.shuffle": True}
         with pytest.MonkeyPatch.context() as patch:
             patch.chdir(folder)
@@ -439,7 +441,7 @@ def test_the_captions_tell_the_surest_mistakes_and_the_rows_tell_the_calibration
     browser: Page, reports: Reports
 ) -> None:
     folder = reports("softmax_regression")
-    _, labels = data.read(str(folder / "data/prepared/test.safetensors"), "np")
+    _, labels = dataset.read(str(folder / "data/prepared/test.safetensors"), "np")
     found = tensors.read(str(folder / "data/predicted/test.safetensors"))["log_probabilities"]
     predicted, confidence = found.argmax(axis=1), np.exp(found.max(axis=1))
     wrong = np.flatnonzero(predicted != labels)
@@ -495,7 +497,7 @@ def test_every_model_gives_the_logits_of_the_stage(
     browser: Page, reports: Reports, model: str
 ) -> None:
     folder = reports(model)
-    images, _ = data.read(str(folder / "data/prepared/test.safetensors"))
+    images, _ = dataset.read(str(folder / "data/prepared/test.safetensors"))
     stage = models.load(
         str(folder / "models/model.safetensors"), str(folder / "models/recipe.json")
     )
@@ -516,7 +518,7 @@ def test_a_press_loads_the_image_and_its_answer(
 ) -> None:
     folder = reports("softmax_regression")
     parts = {
-        split: data.read(str(folder / f"data/prepared/{split}.safetensors"))
+        split: dataset.read(str(folder / f"data/prepared/{split}.safetensors"))
         for split in ("train", "test")
     }
     predictions = tensors.read(str(folder / "data/predicted/test.safetensors"))["log_probabilities"]

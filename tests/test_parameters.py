@@ -9,8 +9,9 @@ import pytest
 import yaml
 from dvc.utils.serialize import modify_yaml
 
-from src import models, parameters, training
-from src.command import UsageError
+from src.common import parameters
+from src.common.command import UsageError
+from src.learning import models, training
 from stages import evaluate, fetch, prepare
 from tests.support import stages
 from tests.support.clones import REPOSITORY

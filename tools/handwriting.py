@@ -3,7 +3,7 @@
 MNIST's makers took black and white digits, scaled each into a box of 20x20 keeping its shape,
 with grey levels from anti-aliasing, and laid its centre of mass on the centre of 28x28
 (LeCun, Cortes and Burges, "The MNIST database of handwritten digits"). `intoForm` in
-src/page.html does the same in the page: change both or neither.
+src/report/page.html does the same in the page: change both or neither.
 """
 
 import warnings
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps
 from scipy import ndimage
 
-from src import grids
+from src.exact import grids
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 WORK = 320  # pixels on the longer side of the picture in which the ink is looked for

@@ -7,7 +7,8 @@ from pathlib import Path
 
 import torch
 
-from src import command, data, models
+from src.common import command, dataset
+from src.learning import models
 from tools import handwriting
 
 NOTES = """\
@@ -43,7 +44,7 @@ def main() -> int:
     arguments = parser.parse_args()
     folder = Path(arguments.model)
     model = models.load(str(folder / "model.safetensors"), str(folder / "recipe.json"))
-    side = data.side_of(model.pixels)
+    side = dataset.side_of(model.pixels)
     if side is None:
         raise command.UsageError(f"the model's images, of {model.pixels} pixels, are not square")
     records, failed = [], False

@@ -14,12 +14,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import data, files
+from src.common import dataset, files
 from tests.support.clones import REPOSITORY
 
 WRITERS: dict[str, Callable[[int], None]] = {
     "files.write": lambda value: files.write("out/file", bytes([value]) * 1_000_000),
-    "data.write_raw": lambda value: data.write_raw(
+    "data.write_raw": lambda value: dataset.write_raw(
         "out/file", np.full((1000, 1000), value, np.uint8), np.zeros(1000, np.uint8)
     ),
 }
@@ -113,7 +113,8 @@ def test_a_folder_in_the_files_place_and_a_file_in_the_folders(
 
 
 @pytest.mark.parametrize(
-    "read", [files.read_json, data.read_raw, data.read, lambda path: files.read_csv(path, a=int)]
+    "read",
+    [files.read_json, dataset.read_raw, dataset.read, lambda path: files.read_csv(path, a=int)],
 )
 def test_a_file_that_may_not_be_read_or_is_a_folder(read: Callable[[str], object]) -> None:
     Path("out/file").chmod(0)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import data
+from src.common import dataset
 from tests.support.mnist_wheel import pickled_data, put_wheel
 from tests.support.openml_server import REQUESTS, OpenML, arff, proxy, redirected
 from tests.support.stages import Outcome, parameters, run_stage
@@ -41,14 +41,14 @@ def server(openml: OpenML, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> O
 
 
 def fetch(server: OpenML, pin: bool = True, timeout: float = 5) -> Outcome:
-    sha256 = data.sha256(server.images, server.labels) if pin else None
+    sha256 = dataset.sha256(server.images, server.labels) if pin else None
     parameters(**{"fetch.sha256": sha256, "fetch.timeout": timeout})
     return run_stage("fetch")
 
 
 def check_rows(server: OpenML) -> None:
     """Check that the right rows were written."""
-    images, labels = data.read_raw(str(RAW))
+    images, labels = dataset.read_raw(str(RAW))
     assert np.array_equal(images, server.images)
     assert np.array_equal(labels, server.labels)
     RAW.unlink()
@@ -133,8 +133,8 @@ def test_other_content_under_the_same_name_stops_fetch_with_both_hashes(
     images[0, 0] ^= kind == "pixel"
     labels[0] += kind == "label"
     server.arff = arff(images[rows], labels[rows])
-    pinned = data.sha256(server.images, server.labels)
-    found = data.sha256(images[rows], labels[rows])
+    pinned = dataset.sha256(server.images, server.labels)
+    found = dataset.sha256(images[rows], labels[rows])
     outcome = fetch(server)
     outcome.expect(
         1, f"not the pinned one: its sha256 is {found}, fetch.sha256 is {pinned}; for another data"

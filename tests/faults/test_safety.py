@@ -14,7 +14,9 @@ import pytest
 from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
-from src import command, data, files, models, parameters, tensors, training, wheel
+from src.common import command, dataset, files, parameters, tensors
+from src.learning import models, training
+from src.sources import wheel
 
 
 class Exploit:
@@ -42,8 +44,8 @@ def read_parameters(path: str) -> object:
 
 
 READERS: dict[str, Callable[[str], object]] = {
-    "raw": data.read_raw,
-    "data": data.read,
+    "raw": dataset.read_raw,
+    "data": dataset.read,
     "tensors": tensors.read,
     "model": read_model,
     "record": files.read_json,

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import wheel
+from src.sources import wheel
 from tests.support.mnist_wheel import pickled_data, put_wheel
 from tests.support.stages import parameters, run_stage
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 import torch
 
-from src import data
+from src.common import dataset
 from tests.support import integers
 from tests.support.clones import REPOSITORY, Run
 from tests.support.stages import STAGES
@@ -160,7 +160,7 @@ def test_whole_numbers_in_numpy_train_to_the_hash_that_the_pipeline_printed(
     reproduced: Path,
 ) -> None:
     """The default recipe's first epoch on the 60,000 real rows, by a second implementation."""
-    images, labels = data.read(str(reproduced / "data/prepared/train.safetensors"), "np")
+    images, labels = dataset.read(str(reproduced / "data/prepared/train.safetensors"), "np")
     batches = [slice(at, at + 100) for at in range(0, len(labels), 100)]
     digest = integers.train(integers.start(777, 10, 784), images, labels, batches, 0.5)
     with open(reproduced / "metrics/plots/learning_curve.csv", encoding="utf-8") as file:
@@ -187,7 +187,7 @@ def test_clock_locale_path_hash_seed_and_umask_leak_into_no_output(
         "COLUMNS": "33",
     }
     folder = tmp_path / "a päth with spaces & 'quotes'"
-    for name in ("data/raw/dataset.safetensors", "params.yaml", "src/page.html"):
+    for name in ("data/raw/dataset.safetensors", "params.yaml", "src/report/page.html"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(small_outputs / name, folder / name)
     program = f"""

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from src import files
+from src.common import files
 from tests.support.clones import REPOSITORY
 from tests.support.openml_server import OpenML, redirected
 from tests.support.stages import parameters, run_stage
@@ -41,7 +41,7 @@ def test_another_data_set_needs_parameters_only(name: str, openml: OpenML, tmp_p
     changes |= {"prepare.train_rows": [0, 100], "prepare.test_rows": [100, 150]}
     changes |= {"train.epochs": 1, "train.learning_rate": 0.01, "train.batch_size": 50}
     Path("src").mkdir()
-    shutil.copy2(REPOSITORY / "src" / "page.html", "src")
+    shutil.copytree(REPOSITORY / "src" / "report", "src/report")
     parameters(**changes)
     with OpenML(images, labels, name, data_id=40996) as server, redirected(server.env):
         run_stage("fetch").expect(0, "fetch: openml: 150 rows")

@@ -109,7 +109,7 @@ def test_what_is_shown_and_published_is_made_by_a_stage() -> None:
 def test_a_run_writes_the_outputs_and_nothing_else(small_outputs: Path) -> None:
     outs = listed([o for s in STAGES.values() for o in (*s["outs"], *s.get("metrics", []))])
     written = {str(f.relative_to(small_outputs)) for f in small_outputs.rglob("*") if f.is_file()}
-    assert written - {"params.yaml", "src/page.html"} == outs
+    assert written - {"params.yaml", "src/report/page.html"} == outs
 
 
 def test_no_import_is_hidden_from_this_file() -> None:

@@ -14,9 +14,9 @@ import pytest
 import torch
 from torch.overrides import TorchFunctionMode
 
-from src import models, training
-from src.group import Alone
-from src.training import Train
+from src.learning import models, training
+from src.learning.group import Alone
+from src.learning.training import Train
 from tests.support.clones import REPOSITORY
 
 # Rounded correctly, or exact; the sums exact because their operands are on grids.
@@ -44,13 +44,13 @@ OTHER = """
 OTHERS = set(OTHER.split())
 # The functions that run in a step or look at its results; None: all of the file's.
 STEP: dict[str, set[str] | None] = {
-    "src/exact.py": {"exponentials", "softmax", "log", "log_probabilities"},
-    "src/grids.py": {"round_", "snap_"},
-    "src/group.py": {"share", "add_up", "together"},
-    "src/layers.py": None,
-    "src/models.py": {"snap", "forward", "backward", "log_probabilities"},
-    "src/scores.py": {"average", "score"},
-    "src/training.py": {"train", "shifted", "captured"},
+    "src/exact/functions.py": {"exponentials", "softmax", "log", "log_probabilities"},
+    "src/exact/grids.py": {"round_", "snap_"},
+    "src/learning/group.py": {"share", "add_up", "together"},
+    "src/learning/layers.py": None,
+    "src/learning/models.py": {"snap", "forward", "backward", "log_probabilities"},
+    "src/learning/scores.py": {"average", "score"},
+    "src/learning/training.py": {"train", "shifted", "captured"},
 }
 
 

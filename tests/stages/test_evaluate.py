@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn import metrics
 
-from src.models import MODELS
+from src.learning.models import MODELS
 from tests.support import plain, stages
 
 CURVE = "metrics/plots/learning_curve.csv"

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import data
+from src.common import dataset
 from stages import fetch
 from tests.support.clones import Run
 from tests.support.openml_server import REQUESTS, OpenML
@@ -26,7 +26,7 @@ IDX = {
 
 
 def test_without_a_pin_fetch_prints_the_digest_to_pin_and_goes_on(openml: OpenML) -> None:
-    digest = data.sha256(openml.images, openml.labels)
+    digest = dataset.sha256(openml.images, openml.labels)
     parameters(**{"fetch.sha256": None})
     printed = run_stage("fetch").expect(0, "fetch: openml: 60 rows, 0.0 MB, ").output
     assert printed.endswith(f"\nfetch: pin this content as sha256: {digest}\n")
@@ -71,7 +71,7 @@ def test_what_is_printed_is_how_many_rows_how_large_and_how_long(
 @pytest.fixture(scope="session")
 def mnist(reproduced: Path) -> tuple[np.ndarray, np.ndarray]:
     """Return the 70,000 images and labels."""
-    return data.read_raw(str(reproduced / RAW))
+    return dataset.read_raw(str(reproduced / RAW))
 
 
 def test_the_bytes_are_those_of_the_original_mnist_files(
@@ -83,7 +83,7 @@ def test_the_bytes_are_those_of_the_original_mnist_files(
         for header, part, md5 in zip(headers, (images, labels), expected, strict=True):
             content = np.array(header, ">u4").tobytes() + part.tobytes()
             assert hashlib.md5(content).hexdigest() == md5  # noqa: S324
-    assert data.sha256(*mnist) == PINNED
+    assert dataset.sha256(*mnist) == PINNED
 
 
 def test_openml_gives_the_same_bytes_as_the_lock_has(

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file
 
-from src import data
+from src.common import dataset
 from tests.support.stages import Outcome, parameters, run_stage
 
 generator = np.random.default_rng(0)
@@ -22,7 +22,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def prepare(images: np.ndarray, labels: np.ndarray = LABELS, **changes: object) -> Outcome:
-    data.write_raw("data/raw/dataset.safetensors", images, labels)
+    dataset.write_raw("data/raw/dataset.safetensors", images, labels)
     changes = {"train_rows": [0, 20], "test_rows": [20, 30]} | changes
     parameters(**{f"prepare.{key}": value for key, value in changes.items()})
     return run_stage("prepare")

@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from PIL import Image
 from safetensors.numpy import load_file
 
-from src import figures, files, page, tensors
+from src.common import files, tensors
+from src.report import figures, page
 from tests.support import stages
 
 

@@ -12,8 +12,9 @@ import sys
 
 import torch
 
-from src import data, group, models, training
-from src.training import Train
+from src.common import dataset
+from src.learning import group, models, training
+from src.learning.training import Train
 
 PLAIN = {"device": "cpu", "threads": 1, "seed": 777, "init": "uniform", "epochs": 2}
 PLAIN |= {"batch_size": 100, "learning_rate": 0.5, "momentum": 0, "decay": "none"}
@@ -37,7 +38,7 @@ def main(path: str, rows: str, device: str, *threads: str) -> None:
         square = torch.eye(2, dtype=torch.float64)
         with torch.backends.mkl.verbose(torch.backends.mkl.VERBOSE_ON):
             torch.mm(square, square)
-    images, labels = (part[: int(rows)].to(chosen) for part in data.read(path))
+    images, labels = (part[: int(rows)].to(chosen) for part in dataset.read(path))
     for count in threads:
         torch.set_num_threads(int(count))
         found = {}

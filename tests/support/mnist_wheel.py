@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src import wheel
+from src.sources import wheel
 
 
 def pickled_text(text: bytes) -> bytes:

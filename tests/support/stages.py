@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import yaml
 
-from src import command, data
+from src.common import command, dataset
 from tests.support.clones import REPOSITORY
 
 # The tests' own settings: those of params.yaml are the reader's to change.
@@ -81,7 +81,7 @@ def small_data(side: int = 8, contrast: int = 30) -> None:
         images[labels == label, down : down + side // 2, right : right + side // 2] += np.uint8(
             contrast
         )
-    data.write_raw("data/raw/dataset.safetensors", images.reshape(200, -1), labels)
+    dataset.write_raw("data/raw/dataset.safetensors", images.reshape(200, -1), labels)
 
 
 def run_stage(stage: str) -> Outcome:

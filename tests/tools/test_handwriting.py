@@ -14,7 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
-from src import data, models
+from src.common import dataset
+from src.learning import models
 from tests.support import drawings
 from tools import handwriting
 
@@ -120,7 +121,9 @@ def test_pictures_as_people_take_them_are_read(
 def test_enlarged_test_images_are_read_as_well_as_the_originals(
     reproduced: Path, right: Right
 ) -> None:
-    originals, labels = data.read(str(reproduced / "data" / "prepared" / "test.safetensors"), "np")
+    originals, labels = dataset.read(
+        str(reproduced / "data" / "prepared" / "test.safetensors"), "np"
+    )
     images = []
     for levels in np.uint8(255 - np.rint(originals[:200] * 255)).reshape(-1, 28, 28):
         sheet = Image.fromarray(levels).resize((150, 150), Image.Resampling.BICUBIC)

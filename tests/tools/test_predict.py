@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from src import data, tensors
+from src.common import dataset, tensors
 from tests.support.clones import REPOSITORY, Run
 from tools import predict
 
@@ -33,7 +33,7 @@ def pictures(small: Path) -> list[str]:
 def test_200_test_images_get_the_probabilities_of_evaluate(
     reproduced: Path, run: Run, tmp_path: Path
 ) -> None:
-    images, _ = data.read(str(reproduced / "data" / "prepared" / "test.safetensors"), "np")
+    images, _ = dataset.read(str(reproduced / "data" / "prepared" / "test.safetensors"), "np")
     paths = [str(tmp_path / f"{row}.png") for row in range(200)]
     for path, levels in zip(paths, np.rint(images[:200] * 255).astype(np.uint8), strict=True):
         Image.fromarray(levels.reshape(28, 28)).save(path)

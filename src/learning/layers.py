@@ -12,8 +12,9 @@ from functools import cached_property
 
 import torch
 
-from src import data, grids
-from src.grids import Grid
+from src.common import dataset
+from src.exact import grids
+from src.exact.grids import Grid
 
 Shape = tuple[int, ...]
 
@@ -219,7 +220,7 @@ class Unflatten(Layer):
     """torch.nn.Unflatten: (pixels, B) to (1, side, side, B), for square images in grey."""
 
     def build(self, shape: Shape, grid: Grid | None) -> tuple[Shape, Grid | None]:
-        side = data.side_of(shape[0])
+        side = dataset.side_of(shape[0])
         if side is None:
             raise ValueError(f"Unflatten needs square images, and {shape[0]} pixels are no square")
         self.side = side

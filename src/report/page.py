@@ -15,7 +15,8 @@ from typing import Any
 
 import numpy as np
 
-from src import confidence, grids
+from src.exact import grids
+from src.report import confidence
 
 # Images that the page carries, besides one for each cell of the matrix and each level of doubt.
 SAMPLES, CELLS = 100, 300

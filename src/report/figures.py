@@ -16,7 +16,8 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import PercentFormatter
 from PIL import Image
 
-from src import confidence, data, files
+from src.common import dataset, files
+from src.report import confidence
 
 DPI, WIDTH = 140, 840  # of a picture, in pixels
 # The pictures must not depend on a matplotlibrc that a user may have.
@@ -95,7 +96,7 @@ def above(captions: Iterable[str], columns: int, side: int, head: int) -> Captio
 
 def samples(images: np.ndarray, labels: np.ndarray, columns: int = 12) -> Figure:
     """Show the first of the images (N, D), labels (N,), a row for each class, led by its label."""
-    side, classes = data.side_of(images.shape[1]), int(labels.max()) + 1
+    side, classes = dataset.side_of(images.shape[1]), int(labels.max()) + 1
     if side is None:
         return note(f"Images of {images.shape[1]} pixels are not square: no samples drawn.")
     tiles = np.full((classes, 1 + columns, side**2), np.nan)
@@ -113,7 +114,7 @@ def weights(weight: np.ndarray) -> Figure:
     There is one colour scale, symmetric around zero.
     """
     tiles = weight.reshape(len(weight), -1)[:TILES]
-    side = data.side_of(tiles.shape[1])
+    side = dataset.side_of(tiles.shape[1])
     if side is None:
         return note(f"Weights of {tiles.shape[1]} inputs are not square: not drawn.")
     columns, head = 5 if len(tiles) <= 10 else 8, max(2, side // 3)
@@ -135,7 +136,7 @@ def mistakes(images: np.ndarray, labels: np.ndarray, log_probabilities: np.ndarr
         labels: (N,).
         log_probabilities: (N, classes).
     """
-    side = data.side_of(images.shape[1])
+    side = dataset.side_of(images.shape[1])
     rows = confidence.mistakes(labels, log_probabilities)[: confidence.MISTAKES]
     if side is None or not len(rows):
         return note("No mistakes." if side else "Images are not square: no mistakes drawn.")

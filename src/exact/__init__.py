@@ -1,0 +1,1 @@
+"""Exact training in ordinary PyTorch: the same bits on every machine."""

@@ -1,0 +1,1 @@
+"""Models, their training and their scores."""

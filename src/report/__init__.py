@@ -1,0 +1,1 @@
+"""The pictures and the page that show what was learned."""

@@ -1,0 +1,1 @@
+"""Where the data set comes from: one module a source, each with a function `fetch`."""
