@@ -30,7 +30,7 @@ class Fetch(parameters.Section, extra="ignore"):
 
 
 def main() -> None:
-    dataset = parameters.read(Fetch).dataset
+    name = parameters.read(Fetch).dataset
     train, test = dataset.read(TRAIN_DATA, "np"), dataset.read(TEST_DATA, "np")
     images, labels = test
     predictions = tensors.read(PREDICTIONS)
@@ -59,7 +59,7 @@ def main() -> None:
     with files.reading(START):
         # Only softmax regression is trained in the page: the others start from megabytes.
         packed_start = {name: page.integers(tensor) for name, tensor in start.items() if is_linear}
-    kind, classes = page.classes(dataset, len(confusion))
+    kind, classes = page.classes(name, len(confusion))
     content = {
         "kind": kind,
         "classes": classes,
@@ -79,7 +79,7 @@ def main() -> None:
         content,
         model="linear" if is_linear else "deep",
         kind=kind,
-        dataset=dataset,
+        dataset=name,
         many=str(len(classes)),
         pixels=f"{images.shape[1]:,}",
         recipe=page.table({name: recipe[name] for name in recipe if name != "layers"}),

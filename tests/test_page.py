@@ -1092,8 +1092,8 @@ def test_without_javascript_the_page_says_so_and_shows_its_figures(
 
 
 def test_other_data_have_their_own_names_and_no_talk_of_digits(browser: Page, small: Path) -> None:
-    for dataset, kind in (("Fashion-MNIST", "garment"), ("something", "class")):
-        stages.small_parameters(**{"fetch.dataset": dataset})
+    for name, kind in (("Fashion-MNIST", "garment"), ("something", "class")):
+        stages.small_parameters(**{"fetch.dataset": name})
         stages.run_stage("report").expect(0)
         browser.show(html_of(small))
         browser.js("$('example').click()")

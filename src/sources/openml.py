@@ -33,7 +33,7 @@ def fetch(
     Args:
         dataset: name on OpenML.
         version: version on OpenML.
-        sha256: pinned digest of the content (see `dataset.sha256`), or None.
+        sha256: pinned digest of the content (see `common.dataset.sha256`), or None.
         timeout: seconds without an answer after which a request is given up; scikit-learn
             asks again, up to seven times. Ten times as long for everything together.
 
@@ -42,7 +42,7 @@ def fetch(
 
     Raises:
         OSError: OpenML cannot be reached, or does not send this data set.
-        dataset.WrongContentError: it sends, or the cache holds, other content than the pinned.
+        WrongContentError: it sends, or the cache holds, other content than the pinned.
         On failure, what was downloaded is removed from scikit-learn's cache.
     """
     cache = Path(get_data_home()) / "openml"
@@ -69,17 +69,17 @@ def fetch(
             )
         # pandas hands out Fortran order, which safetensors and sha256 would read askew.
         images, labels = np.ascontiguousarray(bunch.data), bunch.target
-        dataset.check(images, labels, sha256)
+        check(images, labels, sha256)
     except BaseException as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         downloaded = remove_since(started, cache)
-        if isinstance(error, dataset.WrongContentError) and not downloaded:
-            raise dataset.WrongContentError(
+        if isinstance(error, WrongContentError) and not downloaded:
+            raise WrongContentError(
                 f"{error}, for this one remove {cache}, a copy kept from before, to ask OpenML anew"
             ) from error
         if isinstance(error, _TooSlow):
             raise OSError(f"no complete answer within {limit:g} s") from None
-        if isinstance(error, dataset.WrongContentError) or not isinstance(error, Exception):
+        if isinstance(error, WrongContentError) or not isinstance(error, Exception):
             raise
         # A broken answer surfaces as almost any exception of the parsers behind fetch_openml.
         reason = " ".join(str(error).split())[:400]

