@@ -1,57 +1,33 @@
 """The grids that keep every sum exact: which numbers may enter a product, and how many.
 
 A float64 holds every whole number up to 2^53. Where both factors of a product are whole numbers of
-steps of a power of two, so is the product; and while no partial sum can exceed 2^53 steps, no
-addition rounds, in whatever order. docs/bits.md has the proof.
+steps of a power of two, so is the product. While no partial sum can exceed 2^53 steps, no addition
+rounds, in whatever order. README.md beside this file has the proof.
 """
 
-from __future__ import annotations
-
 import math
-import operator
 from dataclasses import dataclass
-from decimal import Decimal
-from typing import TYPE_CHECKING
 
-import numpy as np
+import torch
 
-if TYPE_CHECKING:  # prepare needs the grid of pixels, and starts without torch
-    import torch
+class NotExact(RuntimeError):
+    """Something cannot be computed exactly; the message names it and a way out."""
 
-SIGNIFICAND = 2**53  # whole numbers up to this one are float64s
+
+BITS = 53  # of a float64's significand
 
 
 @dataclass(frozen=True)
 class Grid:
-    """The multiples of `step`, a power of two, from -largest to largest."""
+    """The multiples of `step` from -largest to largest; both are powers of two."""
 
     step: float
     largest: float
 
     @property
-    def steps(self) -> int:
-        """How many steps the largest value has."""
-        return int(self.largest / self.step)
-
-    def nearest(self, values: np.ndarray) -> np.ndarray:
-        """Return the nearest multiples of the step, ties to even."""
-        return np.rint(values / self.step) * self.step
-
-    def whole_steps(self, what: str, values: np.ndarray, least: float | None = None) -> np.ndarray:
-        """Return values that are on the grid as whole numbers of steps, in floats as before.
-
-        Raises:
-            ValueError: a value is not on the grid, or below `least`; says of `what` what would be.
-        """
-        least = -self.largest if least is None else least
-        steps = values / self.step
-        is_whole = np.array_equal(np.rint(steps), steps)  # false for NaN
-        if not is_whole or steps.min() < least / self.step or steps.max() > self.steps:
-            raise ValueError(
-                f"{what} must be multiples of 2^{math.log2(self.step):.0f} "
-                f"from {least:g} to {self.largest:g}"
-            )
-        return steps
+    def bits(self) -> int:
+        """How many bits the largest value has, in steps."""
+        return round(math.log2(self.largest / self.step))
 
     def round_(self, values: torch.Tensor) -> torch.Tensor:
         """Round float64 values in place to the nearest multiple, ties to even.
@@ -62,48 +38,70 @@ class Grid:
         c = 1.5 * 2**52 * self.step
         return values.add_(c).sub_(c)
 
+    def snap(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the nearest elements of the grid, float64, as a new tensor."""
+        wide = values if values.dtype == torch.float64 else values.double()
+        return self.round_(wide.clamp(-self.largest, self.largest))
+
     def snap_(self, values: torch.Tensor) -> torch.Tensor:
-        """Bring float64 values in place to the nearest element of the grid."""
+        """Bring float64 values in place to the nearest elements of the grid."""
         return self.round_(values.clamp_(-self.largest, self.largest))
 
+    def holds(self, values: torch.Tensor) -> bool:
+        """Say whether all values are elements of the grid; a NaN is none."""
+        steps = values.double() / self.step
+        return bool(torch.equal(steps.round(), steps) and (steps.abs() <= 2**self.bits).all())
 
-PIXELS = Grid(2.0**-16, 1)
-ACTIVATIONS = Grid(2.0**-14, 2.0**6)
+    def coarsened(self, bits: int) -> "Grid":
+        """Return the grid of the same range whose largest value has at most so many bits."""
+        return self if bits >= self.bits else Grid(self.largest / 2**bits, self.largest)
+
+
+# Weights and biases, as they enter a product.
 WEIGHTS = Grid(2.0**-18, 2.0**4)
-ERRORS = Grid(2.0**-16, 2.0)  # derivatives of the summed loss with respect to a layer's outputs
+# What enters a product: the finest grid, which sums over many inputs make coarser. Pixels of
+# k / 255 are rounded to the same step when they are prepared.
+INPUTS = Grid(2.0**-16, 2.0**5)
+# Derivatives of the summed loss by the logits, and those by what a layer inside the model returns.
+LOGIT_ERRORS = Grid(2.0**-16, 2.0)
+ERRORS = Grid(2.0**-20, 2.0**2)
+# What BatchNorm sums: its squares have twice as many bits, and are summed in int64.
+NORMALIZED = Grid(2.0**-14, 2.0**6)
 LOSS_STEP = 2.0**-24  # losses are added up as whole numbers of these
 
+FEWEST = 12  # bits that a factor of a weight's gradient keeps at least
 
-def check_sum(what: str, *products: tuple[int, Grid, Grid]) -> None:
-    """Check that a sum of products is exact in whatever order it is added up.
 
-    Args:
-        what: the sum, in words.
-        products: how many products there are, and the grids of their two factors; the error
-            counts the first kind.
+def log2_up(count: int) -> int:
+    """Return the least n with 2^n >= count."""
+    return (max(1, count) - 1).bit_length()
+
+
+def for_inputs(inputs: int) -> Grid:
+    """Return the grid of what enters a product that sums over so many inputs, and a bias."""
+    return INPUTS.coarsened(BITS - WEIGHTS.bits - log2_up(inputs + 1))
+
+
+def for_errors(terms: int) -> Grid:
+    """Return the grid of errors of which so many, times weights, are summed to go back."""
+    return ERRORS.coarsened(BITS - WEIGHTS.bits - log2_up(terms))
+
+
+def for_gradient(what: str, inputs: Grid, errors: Grid, each: int, rows: int) -> tuple[Grid, Grid]:
+    """Return the grids of inputs and errors for the gradient of a weight.
+
+    The gradient sums a product for each use of the weight: `each` for a row, over all `rows` of the
+    whole batch. The bound is of the whole batch, so that no share of it can exceed it.
 
     Raises:
-        ValueError: a partial sum may need more than 53 bits.
+        NotExact: so many products leave fewer than FEWEST bits to a factor; says of `what` how
+            many rows are allowed.
     """
-    unit = min(left.step * right.step for _, left, right in products)
-    largest = [
-        left.steps * right.steps * int(left.step * right.step / unit) for _, left, right in products
-    ]
-    counts = [count for count, *_ in products]
-    if sum(map(operator.mul, counts, largest)) > SIGNIFICAND:
-        others = sum(map(operator.mul, counts[1:], largest[1:]))
-        raise ValueError(
-            f"{what} would not be exact: {counts[0]:,} products, "
-            f"and at most {(SIGNIFICAND - others) // largest[0]:,} are allowed"
+    bits = BITS - log2_up(each * rows)
+    if bits < 2 * FEWEST:
+        raise NotExact(
+            f"{what}: a gradient over {rows:,} rows would not be exact; "
+            f"at most {2 ** (BITS - 2 * FEWEST) // each:,} rows are allowed in a batch"
         )
-
-
-def short_exponentials() -> list[list[float]]:
-    """Return exp(-i) for i < 28, exp(-i / 128) and exp(-i / 2^14) for i < 128, correctly rounded.
-
-    The table of the softmax is made of products of the three.
-    """
-    return [
-        [float((-Decimal(i) / parts).exp()) for i in range(count)]
-        for count, parts in ((28, 1), (128, 128), (128, 2**14))
-    ]
+    errors = errors.coarsened(max(bits // 2, bits - inputs.bits))
+    return inputs.coarsened(bits - errors.bits), errors

@@ -18,7 +18,7 @@ from torch.distributed.rendezvous import rendezvous
 TIMEOUT = timedelta(minutes=2)
 
 
-class Alone:
+class Group:
     """One process, which has all rows.
 
     Attributes:
@@ -53,7 +53,7 @@ class Alone:
         """
 
 
-class Processes(Alone):
+class DistributedGroup(Group):
     """Several processes, as the environment variables that torchrun sets say."""
 
     def __init__(self, device: torch.device) -> None:
@@ -118,6 +118,6 @@ def is_under_torchrun() -> bool:
     return os.environ.keys() >= {"RANK", "WORLD_SIZE"}
 
 
-def join(device: torch.device) -> Alone:
-    """Return the group that this process is in; raises as Processes."""
-    return Processes(device) if is_under_torchrun() else Alone()
+def join(device: torch.device) -> Group:
+    """Return the group that this process is in; raises as DistributedGroup."""
+    return DistributedGroup(device) if is_under_torchrun() else Group()

@@ -1,154 +1,115 @@
-"""The models that `train.model` can name, and what they have in common.
+"""The models that `train.model` can name, in plain torch.nn.
 
-To add one, add an entry to MODELS.
+To add one, write a function called as (shape, classes) that returns an nn.Module, and add it to
+MODELS. `shape` is that of an image: (channels, height, width). The module takes images (B, channels,
+height, width) and returns logits (B, classes).
 """
 
-import dataclasses
-import hashlib
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
+from src import exact
 from src.common import files, tensors
-from src.exact import functions, grids
-from src.learning.layers import Convolution, Flatten, Layer, Linear, Relu, Unflatten
+from src.common.command import UsageError
 
-CPU = torch.device("cpu")
+Shape = tuple[int, int, int]
 
-MODELS: dict[str, Callable[[int], list[Layer]]] = {
-    "softmax_regression": lambda classes: [Linear(classes)],
-    "mlp": lambda classes: [Linear(256), Relu(), Linear(classes)],
-    "cnn": lambda classes: [
-        Unflatten(),
-        Convolution(16, kernel=5, stride=2),
-        Relu(),
-        Convolution(32, kernel=5, stride=2),
-        Relu(),
-        Flatten(),
-        Linear(classes),
-    ],
+
+def softmax_regression(shape: Shape, classes: int) -> nn.Module:
+    """One linear layer."""
+    return nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), classes))
+
+
+def mlp(shape: Shape, classes: int) -> nn.Module:
+    """A multilayer perceptron with one hidden layer."""
+    return nn.Sequential(
+        nn.Flatten(), nn.Linear(math.prod(shape), 256), nn.ReLU(), nn.Linear(256, classes)
+    )
+
+
+def cnn(shape: Shape, classes: int) -> nn.Module:
+    """Two convolutions with stride 2 and a linear layer."""
+    channels, height, width = shape
+    for _ in range(2):
+        height, width = (height - 5) // 2 + 1, (width - 5) // 2 + 1
+    return nn.Sequential(
+        nn.Conv2d(channels, 16, 5, stride=2),
+        nn.ReLU(),
+        nn.Conv2d(16, 32, 5, stride=2),
+        nn.ReLU(),
+        nn.Flatten(),
+        nn.Linear(32 * max(0, height) * max(0, width), classes),
+    )
+
+
+def lenet(shape: Shape, classes: int) -> nn.Module:
+    """LeNet-5 (LeCun et al., 1998) with ReLU and max-pooling."""
+    channels, height, width = shape
+    height, width = (height // 2 - 4) // 2, (width // 2 - 4) // 2
+    return nn.Sequential(
+        nn.Conv2d(channels, 6, 5, padding=2),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Conv2d(6, 16, 5),
+        nn.ReLU(),
+        nn.MaxPool2d(2),
+        nn.Flatten(),
+        nn.Linear(16 * max(0, height) * max(0, width), 120),
+        nn.ReLU(),
+        nn.Linear(120, 84),
+        nn.ReLU(),
+        nn.Linear(84, classes),
+    )
+
+
+class Residual(nn.Module):
+    """Two convolutions of 3x3 with BatchNorm, and a way around them (He et al., 2015)."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int = 1) -> None:
+        """Build a block from (B, inputs, H, W) to (B, outputs, H / stride, W / stride)."""
+        super().__init__()
+        self.conv1 = nn.Conv2d(inputs, outputs, 3, stride=stride, padding=1, bias=False)
+        self.bn1 = nn.BatchNorm2d(outputs)
+        self.conv2 = nn.Conv2d(outputs, outputs, 3, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(outputs)
+        self.around: nn.Module = nn.Identity()
+        if stride > 1 or inputs != outputs:
+            self.around = nn.Conv2d(inputs, outputs, 1, stride=stride, bias=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Return relu(F(x) + x)."""
+        y = functional.relu(self.bn1(self.conv1(x)))
+        y = self.bn2(self.conv2(y))
+        return functional.relu(y + self.around(x))
+
+
+def resnet(shape: Shape, classes: int) -> nn.Module:
+    """A small residual network: 19,898 parameters for MNIST."""
+    return nn.Sequential(
+        nn.Conv2d(shape[0], 16, 5, stride=2, padding=2, bias=False),
+        nn.BatchNorm2d(16),
+        nn.ReLU(),
+        Residual(16, 16),
+        Residual(16, 32, stride=2),
+        nn.AdaptiveAvgPool2d(1),
+        nn.Flatten(),
+        nn.Linear(32, classes),
+    )
+
+
+MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
+    "softmax_regression": softmax_regression,
+    "mlp": mlp,
+    "cnn": cnn,
+    "lenet": lenet,
+    "resnet": resnet,
 }
-
-
-class Model:
-    """Layers, and their parameters in one vector.
-
-    Attributes:
-        layers: in the order of the forward pass.
-        pixels: how many an image has.
-        parameters: float64 (P,), every layer's weight and bias one after the other; never rounded.
-        gradient: float64 (P,), of the loss summed over the rows of a batch.
-    """
-
-    def __init__(self, layers: list[Layer], pixels: int, device: torch.device) -> None:
-        """Build the layers for images of so many pixels, with all parameters 0.
-
-        Raises:
-            ValueError: the layers do not fit the images, or one another.
-        """
-        self.layers, self.pixels = layers, pixels
-        shape: tuple[int, ...] = (pixels,)
-        grid: grids.Grid | None = grids.PIXELS
-        for layer in layers:
-            shape, grid = layer.build(shape, grid)
-        if len(shape) != 1 or grid is not None:
-            raise ValueError("the last layer must be a Linear")
-        self.first = next(index for index, layer in enumerate(layers) if layer.shapes())
-        self.places: dict[str, tuple[slice, tuple[int, ...]]] = {}
-        start = 0
-        for index, layer in enumerate(layers):
-            for name, shape in layer.shapes().items():
-                place = slice(start, start := start + math.prod(shape))
-                self.places[f"{index}.{name}"] = place, shape
-        self.parameters = torch.zeros(start, dtype=torch.float64, device=device)
-        self.gradient = torch.zeros_like(self.parameters)
-        self.snapped = torch.zeros_like(self.parameters)  # as they enter the products
-        counts = [sum(map(math.prod, layer.shapes().values())) for layer in layers]
-        parts = zip(layers, self.snapped.split(counts), self.gradient.split(counts), strict=True)
-        for layer, parameters, gradient in parts:
-            layer.bind(parameters, gradient)
-
-    def snap(self) -> None:
-        """Bring the parameters, as the products see them, to the grid of weights."""
-        largest = grids.WEIGHTS.largest
-        grids.WEIGHTS.round_(torch.clamp(self.parameters, -largest, largest, out=self.snapped))
-
-    def initialize(self, init: str, seed: int) -> None:
-        """Draw the parameters that training starts from.
-
-        NumPy draws them, as torch's generators depend on the vector width and the device, and
-        whole numbers where that is possible, so that not even a multiplication rounds.
-
-        Args:
-            init: `uniform`, the distribution of torch.nn's layers, U(-1/sqrt(n), 1/sqrt(n)) with n
-                inputs; `normal`, N(0, 1); `zeros`.
-            seed: of the generator.
-        """
-        generator = np.random.default_rng(seed)
-        step = grids.WEIGHTS.step
-        for key, (place, shape) in self.places.items():
-            if key.endswith("weight"):
-                inputs = math.prod(shape[1:])
-            if init == "uniform":
-                bound = math.isqrt(round(1 / step) ** 2 // inputs)
-                values = generator.integers(-bound, bound + 1, shape) * step
-            elif init == "normal":
-                values = generator.standard_normal(shape)
-            else:
-                values = np.zeros(shape)
-            self.parameters[place] = torch.from_numpy(values).flatten()
-        grids.WEIGHTS.snap_(self.parameters)
-        self.snap()
-
-    def forward(self, images: torch.Tensor) -> torch.Tensor:
-        """Return the logits, float64 (classes, B), of images (B, pixels)."""
-        x = self.layers[0].buffer("x", *images.shape, like=self.parameters).copy_(images).t()
-        for layer in self.layers:
-            x = layer.forward(x)
-        return x
-
-    def backward(self, error: torch.Tensor) -> None:
-        """Write the gradient for the last forward pass.
-
-        Args:
-            error: float64 (classes, B), derivative of the summed loss by the logits, on the grid
-                of errors; is overwritten.
-        """
-        for index in range(len(self.layers) - 1, self.first - 1, -1):
-            error = self.layers[index].backward(error, index == self.first)
-
-    def check_batch(self, rows: int) -> None:
-        """Raise ValueError if the gradient of so many rows would not be an exact sum."""
-        for layer in self.layers:
-            layer.check_batch(rows)
-
-    def log_probabilities(self, images: torch.Tensor, batch_size: int = 1000) -> torch.Tensor:
-        """Return float64 (N, classes) for images float32 (N, pixels), on the model's device."""
-        parts = []
-        for at in range(0, len(images), batch_size):
-            _, gaps, totals, _ = functions.softmax(self.forward(images[at : at + batch_size]))
-            parts.append(functions.log_probabilities(gaps, totals).T)
-        return torch.cat(parts)
-
-    def sha256(self) -> str:
-        """Digest of all parameters: float64, little-endian, weight then bias, layer by layer."""
-        return hashlib.sha256(self.parameters.cpu().numpy().astype("<f8").tobytes()).hexdigest()
-
-    def state_dict(self) -> dict[str, np.ndarray]:
-        """Return the snapped parameters, as the equivalent torch.nn.Sequential names them.
-
-        They are float32, which holds each of them exactly.
-        """
-        snapped = self.snapped.cpu().numpy().astype(np.float32)
-        return {key: snapped[place].reshape(shape) for key, (place, shape) in self.places.items()}
-
-    def describe(self) -> list[dict[str, object]]:
-        """Name each layer and its settings, in a form for JSON."""
-        return [
-            {"kind": type(layer).__name__, **dataclasses.asdict(layer)} for layer in self.layers
-        ]
 
 
 def known(name: str) -> str:
@@ -158,39 +119,93 @@ def known(name: str) -> str:
     return name
 
 
-def build(name: str, pixels: int, classes: int, device: torch.device) -> Model:
-    """Build a model of MODELS.
+def build(name: str, shape: Shape, classes: int) -> nn.Module:
+    """Build a model of MODELS; what its constructor raises is its own.
 
     Raises:
-        ValueError: there is none of that name, or it does not fit images of so many pixels.
+        UsageError: the entry is no function, or it returns no nn.Module.
     """
-    return Model(MODELS[known(name)](classes), pixels, device)
+    make = MODELS[known(name)]
+    if not callable(make):
+        raise UsageError(f"train.model: MODELS[{name!r}] is no function: {make!r}")
+    model = make(shape, classes)
+    if not isinstance(model, nn.Module):
+        raise UsageError(f"train.model: MODELS[{name!r}] returned no nn.Module: {model!r}")
+    return model
 
 
-def load(model_path: str, recipe_path: str, device: torch.device = CPU) -> Model:
-    """Read the model that train wrote, its parameters as they were saved.
+def start(
+    name: str, shape: Shape, classes: int, *, init: str, seed: int, is_exact: bool
+) -> nn.Module:
+    """Build a model with the parameters that training starts from.
+
+    Args:
+        name: of MODELS.
+        shape: of an image.
+        classes: how many.
+        init: `default`, each module's own initialisation; `normal`, N(0, 1), and `zeros` for every
+            weight and bias.
+        seed: of the draws.
+        is_exact: NumPy draws (`exact.seeded`), not torch.
+
+    Raises:
+        UsageError: as `build`.
+        exact.NotExact: the initialisation sums, or draws in an unknown way.
+    """
+    if is_exact:
+        with exact.seeded(seed):
+            model = build(name, shape, classes)
+    else:
+        torch.manual_seed(seed)
+        model = build(name, shape, classes)
+    if init != "default":
+        generator = np.random.default_rng(seed)
+        with torch.no_grad():
+            for parameter in model.parameters():
+                size = tuple(parameter.shape)
+                drawn = generator.standard_normal(size) if init == "normal" else np.zeros(size)
+                parameter.copy_(torch.from_numpy(drawn))
+    return model
+
+
+def is_exact(model: nn.Module) -> bool:
+    """Say whether `exact.convert` made the model's parameters float64."""
+    return next(model.parameters()).dtype == torch.float64
+
+
+def state(model: nn.Module) -> dict[str, np.ndarray]:
+    """Return the model's state_dict for a file: floats as float32, which holds each exactly."""
+    return {
+        key: (value.float() if value.is_floating_point() else value).cpu().numpy().copy()
+        for key, value in model.state_dict().items()
+    }
+
+
+def load(
+    model_path: str = "models/model.safetensors",
+    recipe_path: str = "models/recipe.json",
+    device: torch.device | None = None,
+) -> tuple[nn.Module, dict[str, Any]]:
+    """Read the model that train wrote, in evaluation mode, and its recipe.
 
     Raises:
         OSError: a file is missing, may not be read, is damaged or does not fit the other,
-            or src/learning/models.py has changed since.
+            or the model's code has changed since.
     """
     recipe = files.read_json(recipe_path)
     with files.reading(recipe_path):
-        model = build(recipe["model"], recipe["pixels"], recipe["classes"], device)
-        is_of_today = model.describe() == recipe["layers"]
-    if not is_of_today:
+        name, shape, classes = recipe["model"], tuple(recipe["shape"]), recipe["classes"]
+        written, trained_exactly = recipe["module"], recipe["exact"]
+    if name not in MODELS:
+        raise OSError(f"{recipe_path} is of {name!r}, which src/learning/models.py does not have")
+    model = build(name, shape, classes)
+    if repr(model) != written:
         raise OSError(
-            f"{recipe_path} is of another {recipe['model']} than src/learning/models.py has; "
-            "train it anew"
+            f"{recipe_path} is of another {name} than src/learning/models.py has; train it anew"
         )
+    if trained_exactly:
+        exact.convert(model)
     found = tensors.read(model_path)
     with files.reading(model_path):
-        if {key: array.shape for key, array in found.items()} != {
-            key: shape for key, (_, shape) in model.places.items()
-        }:
-            raise ValueError(f"it is no {recipe['model']} of this recipe")
-        for key, (place, _) in model.places.items():
-            grids.WEIGHTS.whole_steps("weights", found[key])
-            model.parameters[place] = torch.from_numpy(found[key]).flatten()
-        model.snap()
-    return model
+        model.load_state_dict({key: torch.from_numpy(array) for key, array in found.items()})
+    return model.to(device or torch.device("cpu")).eval(), recipe

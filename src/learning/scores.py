@@ -4,9 +4,13 @@ from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import Tensor, nn
+from torch.nn import functional
 
-from src.exact import grids
-from src.learning.group import Alone
+from src import exact
+from src.exact.grids import LOSS_STEP
+from src.learning import models
+from src.learning.group import Group
 
 
 class Score(NamedTuple):
@@ -16,22 +20,92 @@ class Score(NamedTuple):
     accuracy: float
 
 
-def average(losses: torch.Tensor, hits: torch.Tensor, group: Alone) -> Score:
-    """Average losses, float64 (N,), and hits, bool (N,), of this process's rows over everyone's.
+class Meter:
+    """Adds up the losses and hits of many steps.
 
-    Losses are added up as whole numbers of steps: a sum of float64s would show its order.
+    Losses are added up as whole numbers of steps of 2^-24: a sum of floats would show its order.
+    Logits are kept and scored many rows at once, as a score costs more than a small step.
+
+    Attributes:
+        sums: int64 (3,): loss steps, hits and rows.
     """
-    steps = (losses / grids.LOSS_STEP).round().long().sum()
-    sums = torch.stack([steps, hits.sum(), steps.new_tensor(len(losses))])
-    group.add_up(sums)
-    total, correct, rows = sums.tolist()
-    return Score(total * grids.LOSS_STEP / rows, correct / rows)
+
+    KEPT = 10_000  # rows
+
+    def __init__(self) -> None:
+        """Start from nothing."""
+        self.sums = torch.zeros(3, dtype=torch.int64)
+        self.kept: list[tuple[Tensor, Tensor]] = []
+        self.rows = 0
+
+    def add(self, logits: Tensor, labels: Tensor) -> None:
+        """Count logits (B, classes) and their labels int64 (B,)."""
+        self.kept.append((logits.detach(), labels))
+        self.rows += len(labels)
+        if self.rows >= self.KEPT:
+            self.flush()
+
+    def flush(self) -> Tensor:
+        """Score what is kept, and return the sums."""
+        if self.kept:
+            logits, labels = (torch.cat(parts) for parts in zip(*self.kept, strict=True))
+            if logits.dtype == torch.float64:
+                losses = exact.losses(logits, labels)
+            else:
+                losses = functional.cross_entropy(logits, labels, reduction="none").double()
+            steps = (losses / LOSS_STEP).round().long().sum()
+            hits = (logits.argmax(dim=1) == labels).sum()
+            self.sums += torch.stack([steps, hits, steps.new_tensor(len(labels))]).cpu()
+            self.kept, self.rows = [], 0
+        return self.sums
+
+    def score(self, group: Group | None = None) -> Score:
+        """Return the mean over the rows of all processes."""
+        sums = self.flush().clone()
+        if group:
+            group.add_up(sums)
+        total, correct, rows = sums.tolist()
+        return Score(total * LOSS_STEP / rows, correct / rows)
 
 
-def score(log_probabilities: torch.Tensor, labels: torch.Tensor) -> Score:
-    """Score log-probabilities (N, classes) against labels int64 (N,)."""
-    losses = -log_probabilities.gather(1, labels[:, None])[:, 0]
-    return average(losses, log_probabilities.argmax(dim=1) == labels, Alone())
+@torch.no_grad()
+def logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
+    """Return logits (N, classes) for images float32 (N, C, H, W), in evaluation mode.
+
+    Raises:
+        exact.NotExact: an exact model's forward does something in evaluation that is not exact.
+    """
+    was_training, is_exact = model.training, models.is_exact(model)
+    device = next(model.parameters()).device
+    model.eval()
+    parts = []
+    try:
+        for at in range(0, len(images), batch_size):
+            batch = images[at : at + batch_size].to(device)
+            if is_exact and not at:
+                with exact.watch():
+                    parts.append(model(batch))
+            else:
+                parts.append(model(batch))
+    finally:
+        model.train(was_training)
+    return torch.cat(parts)
+
+
+def log_probabilities(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
+    """Return float64 (N, classes) on the CPU for images float32 (N, C, H, W); raises as `logits`."""
+    found = logits(model, images, batch_size)
+    if models.is_exact(model):
+        return exact.log_softmax(found).cpu()
+    return found.double().log_softmax(dim=1).cpu()
+
+
+def score(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1000) -> Score:
+    """Score a model on images float32 (N, C, H, W) and labels int64 (N,); raises as `logits`."""
+    meter = Meter()
+    found = logits(model, images, batch_size)
+    meter.add(found, labels.to(found.device))
+    return meter.score()
 
 
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -1,0 +1,79 @@
+"""What a step of training knows: its place, which rows of the batch are here, and who sums."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+AddUp = Callable[..., object]  # replaces a tensor, in place, by its sum over all processes
+
+
+@dataclass
+class Step:
+    """A step, as `step` describes it; `uses` and `draws` count what has happened in it so far."""
+
+    seed: int
+    epoch: int
+    number: int
+    rows: slice
+    batch: int
+    uses: dict[int, int] = field(default_factory=dict)
+    draws: int = 0
+
+    def generator(self) -> np.random.Generator:
+        """Return the generator of the next draw: one draw is one call, whichever rows are here."""
+        self.draws += 1
+        return np.random.default_rng([self.seed, self.epoch, self.number, self.draws])
+
+
+_current: Step | None = None
+
+
+def current() -> Step | None:
+    """Return the step that is being taken, or None."""
+    return _current
+
+
+@contextlib.contextmanager
+def step(*, seed: int, epoch: int, step: int, rows: slice, batch: int) -> Iterator[Step]:
+    """Say which step of training the block takes.
+
+    Modules that draw (Dropout) draw for the whole batch and take their rows. Modules that sum know
+    over how many rows the whole batch does.
+
+    Args:
+        seed: of the training.
+        epoch: its number.
+        step: the number of the step in the epoch.
+        rows: which rows of the batch the block computes on; the others are another process's, or
+            come in another share.
+        batch: how many rows the whole batch has.
+    """
+    global _current
+    before, _current = _current, Step(seed, epoch, step, rows, batch)
+    try:
+        yield _current
+    finally:
+        _current = before
+
+
+_inside = 0
+
+
+@contextlib.contextmanager
+def twin() -> Iterator[None]:
+    """Tell `watch` that the block is a twin's own arithmetic, which keeps to the grids."""
+    global _inside
+    _inside += 1
+    try:
+        yield
+    finally:
+        _inside -= 1
+
+
+def is_inside_a_twin() -> bool:
+    """Say whether a twin is computing."""
+    return _inside > 0

@@ -1,0 +1,112 @@
+"""`watch`: look at every operation in a block, and name what is not exact."""
+
+import traceback
+from typing import Any
+
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from src.exact import grids, stepping
+
+# Operations that IEEE 754 rounds correctly, each a kernel of its own.
+ROUNDED = {
+    *("add", "sub", "mul", "div", "neg", "abs", "sign", "relu", "leaky_relu", "hardtanh", "clamp"),
+    *("clamp_min", "clamp_max", "maximum", "minimum", "max", "min", "amax", "amin", "where"),
+    *("threshold_backward", "leaky_relu_backward", "hardtanh_backward", "round", "floor", "ceil"),
+    *("reciprocal", "eq", "ne", "lt", "le", "gt", "ge", "argmax", "isnan", "bitwise_and", "rsub"),
+    *("bitwise_or", "bitwise_not", "logical_and", "logical_not", "any", "all", "is_nonzero"),
+}
+# They do no arithmetic, or add to a place once.
+MOVED = {
+    *("view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "expand_as"),
+    *("slice", "select", "narrow", "unsqueeze", "squeeze", "detach", "alias", "clone", "copy"),
+    *("cat", "stack", "split", "split_with_sizes", "unbind", "unfold", "as_strided", "flip"),
+    *("empty", "empty_like", "empty_strided", "zeros", "zeros_like", "ones", "ones_like", "full"),
+    *("full_like", "new_empty", "new_zeros", "new_ones", "new_full", "new_empty_strided"),
+    *("zero", "fill", "_to_copy", "lift_fresh", "scalar_tensor", "arange", "index", "gather"),
+    *("constant_pad_nd", "slice_backward", "select_backward", "_reshape_alias", "contiguous"),
+    *("max_pool2d_with_indices", "max_pool2d_with_indices_backward", "_local_scalar_dense"),
+    *("index_select", "roll", "repeat", "item", "pixel_shuffle", "channel_shuffle", "chunk"),
+    *("native_dropout", "broadcast", "allreduce", "wait_tensor", "record_stream", "_foreach_zero"),
+}
+SAFE = ROUNDED | MOVED
+POWERS_ONLY = {"div"}  # a GPU divides by a number by multiplying with its rounded reciprocal
+
+
+class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
+    """Raise an error for an operation that is not exact, in forward, backward and optimizer.
+
+    A mode sees what torch is asked for. It does not see NumPy, `math`, or a branch of a forward
+    that is taken later.
+
+    Raises:
+        NotExact: names the operation, and the line of the user's code or the module. (A
+            TypeError would be swallowed by Python's operators.)
+    """
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: tuple[Any, ...] = (), kwargs: Any = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        result = func(*args, **kwargs)
+        if stepping.is_inside_a_twin() or func.namespace not in ("aten", "c10d"):
+            return result
+        name = func.overloadpacket.__name__
+        plain = name.rstrip("_")
+        if plain not in SAFE:
+            raise grids.NotExact(_message(f"aten::{name}"))
+        if kwargs.get("alpha", 1) != 1:
+            raise grids.NotExact(_message(f"aten::{name} with alpha"))
+        if plain in POWERS_ONLY and isinstance(args[1], int | float) and not _is_power(args[1]):
+            raise grids.NotExact(
+                _message(f"aten::{name} by {args[1]}", "multiply by the reciprocal instead")
+            )
+        if plain == "max_pool2d_with_indices" and _overlaps(*args[1:3]):
+            raise grids.NotExact(
+                _message("aten::max_pool2d with overlap", "use the module nn.MaxPool2d instead")
+            )
+        if plain == "add" and torch._C._current_graph_task_id() != -1:
+            _check_sum(args)
+        return result
+
+
+def _overlaps(kernel: list[int], stride: list[int] | None = None) -> bool:
+    return bool(stride) and any(s < k for k, s in zip(kernel, stride or [], strict=False))
+
+
+def _is_power(number: float) -> bool:
+    return number != 0 and float(number).hex().split("p")[0].lstrip("-") == "0x1.0000000000000"
+
+
+def _check_sum(args: Any) -> None:
+    """Check that an addition in the backward pass does not round: its order is the engine's.
+
+    The error of a + b is known exactly (Knuth's two-sum).
+    """
+    a, b = args[0], args[1]
+    if not (isinstance(a, torch.Tensor) and isinstance(b, torch.Tensor) and a.is_floating_point()):
+        return
+    total = a + b
+    part = total - a
+    if ((a - (total - part)) + (b - part)).any():
+        raise grids.NotExact(
+            _message(
+                "an addition in the backward pass",
+                "branches meet here whose errors are on no grid, maybe behind a LeakyReLU",
+            )
+        )
+
+
+def _message(what: str, way_out: str = "") -> str:
+    """Say where an operation comes from, and what to do."""
+    where = "in the backward pass"
+    for frame in reversed(traceback.extract_stack()[:-2]):
+        path = frame.filename.replace("\\", "/")
+        if "/torch/" in path or "/exact/" in path:
+            continue
+        where = f"it comes from `{frame.line}` ({path.rpartition('/')[2]}, line {frame.lineno})"
+        break
+    if torch._C._current_graph_task_id() != -1:
+        where = "it comes from the backward pass, of something that the forward broadcasts or sums"
+    way_out = way_out or "use a module that has an exact twin, or set train.exact to false"
+    return f"{what} is not exact: {where}; {way_out}"

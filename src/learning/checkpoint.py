@@ -1,0 +1,102 @@
+"""A training's whole state on disk, so that it can stop and go on.
+
+The file is no output of a stage: DVC removes those before a run. It lies in `.checkpoints` of the
+main checkout, under a key of everything that decides the training's bits. Equal keys hold equal
+bytes, so there is no lock. To go on elsewhere, copy the file to the same folder there.
+"""
+
+import hashlib
+import io
+import json
+import os
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from src.common import files
+from src.learning.group import Group
+
+KEPT = 5  # abandoned checkpoints that stay
+STEPS = 25  # between two looks at the clock
+MAGIC = b"checkpoint 1 "
+
+
+def folder() -> Path:
+    """Return the folder of checkpoints: DVC_ROOT is the main checkout, also in --temp and --queue."""
+    return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
+
+
+def key(**what: object) -> str:
+    """Return the name of a training: 32 hexadecimal digits for all that decides its bits."""
+    text = json.dumps(what, sort_keys=True, default=str)
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def code() -> str:
+    """Digest the source of what trains."""
+    whole = hashlib.sha256()
+    root = Path(__file__).parents[1]
+    for name in ("common", "exact", "learning"):
+        for path in sorted((root / name).rglob("*.py")):
+            whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
+
+
+class Checkpoint:
+    """The checkpoint of one training."""
+
+    def __init__(self, name: str, seconds: float) -> None:
+        """Name the training by its `key`, and say how many seconds may pass unsaved."""
+        self.path = folder() / f"{name}.checkpoint"
+        self.seconds = seconds
+        self.written = time.monotonic()
+
+    def is_due(self, group: Group, step: int) -> bool:
+        """Say whether to write within an epoch; all processes get the first one's answer."""
+        if (step + 1) % STEPS:
+            return False
+        is_late = group.rank == 0 and time.monotonic() - self.written >= self.seconds
+        if group.size == 1:
+            return is_late
+        flag = torch.tensor([int(is_late)])
+        group.add_up(flag)
+        return bool(flag.item())
+
+    def write(self, group: Group, state: dict[str, Any]) -> None:
+        """Replace the file, by the first process; a full disk is a warning."""
+        if group.rank:
+            return
+        packed = io.BytesIO()
+        torch.save(state, packed)
+        content = packed.getvalue()
+        digest = hashlib.sha256(content).hexdigest().encode()
+        try:
+            files.write(str(self.path), MAGIC + digest + b"\n" + content)
+        except OSError as error:
+            print(f"train: no checkpoint: {error}", file=sys.stderr)
+        self.written = time.monotonic()
+
+    def read(self) -> dict[str, Any] | None:
+        """Return the state that was written, or None; says so if the file is of no use."""
+        try:
+            head, _, content = self.path.read_bytes().partition(b"\n")
+            if head != MAGIC + hashlib.sha256(content).hexdigest().encode():
+                raise ValueError("it is damaged, or of another version")
+            found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
+            return found
+        except FileNotFoundError:
+            return None
+        except Exception as error:  # arbitrary bytes make torch.load raise almost anything
+            reason = " ".join(str(error).split())[:200]
+            print(f"train: starts anew: {self.path} is not used: {reason}", file=sys.stderr)
+            return None
+
+    def remove(self) -> None:
+        """Remove the file of a training that has ended, and all but the newest others."""
+        self.path.unlink(missing_ok=True)
+        others = sorted(folder().glob("*.checkpoint"), key=lambda path: -path.stat().st_mtime)
+        for path in others[KEPT:]:
+            path.unlink(missing_ok=True)
