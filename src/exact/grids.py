@@ -62,6 +62,8 @@ WEIGHTS = Grid(2.0**-18, 2.0**4)
 # What enters a product: the finest grid, which sums over many inputs make coarser. Pixels of
 # k / 255 are rounded to the same step when they are prepared.
 INPUTS = Grid(2.0**-16, 2.0**5)
+# What enters a convolution, whose gradients sum over all positions of an image.
+IMAGES = Grid(2.0**-13, 2.0**5)
 # Derivatives of the summed loss by the logits, and those by what a layer inside the model returns.
 LOGIT_ERRORS = Grid(2.0**-16, 2.0)
 ERRORS = Grid(2.0**-20, 2.0**2)
@@ -77,9 +79,9 @@ def log2_up(count: int) -> int:
     return (max(1, count) - 1).bit_length()
 
 
-def for_inputs(inputs: int) -> Grid:
+def for_inputs(inputs: int, finest: Grid = INPUTS) -> Grid:
     """Return the grid of what enters a product that sums over so many inputs, and a bias."""
-    return INPUTS.coarsened(BITS - WEIGHTS.bits - log2_up(inputs + 1))
+    return finest.coarsened(BITS - WEIGHTS.bits - log2_up(inputs + 1))
 
 
 def for_errors(terms: int) -> Grid:

@@ -38,11 +38,11 @@ class _Product(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, errors: Grid, pair: Any
+        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pair: Any
     ) -> Tensor:
         with stepping.twin():
             ctx.save_for_backward(x, weight)
-            ctx.errors, ctx.pair, ctx.has_bias = errors, pair, bias is not None
+            ctx.pair, ctx.has_bias = pair, bias is not None
             y = torch.matmul(weight, x)
             return y if bias is None else y.add_(bias[..., None])
 
@@ -50,16 +50,15 @@ class _Product(Function):
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor | None, ...]:
         x, weight = ctx.saved_tensors
         with stepping.twin():
-            error = ctx.errors.snap(given[0])
             inputs, errors = ctx.pair()
-            coarse = error if errors == ctx.errors else errors.snap(error)
-            weight_error = torch.matmul(coarse, inputs(x).transpose(-1, -2))
+            error = errors.snap(given[0])
+            weight_error = torch.matmul(error, inputs(x).transpose(-1, -2))
             back = None
             if ctx.needs_input_grad[0]:
                 # Rounded again, so that where branches of a model meet their sum is exact.
                 back = grids.ERRORS.round_(torch.matmul(weight.transpose(-1, -2), error))
-            bias_error = coarse.sum(-1) if ctx.has_bias else None
-        return back, weight_error, bias_error, None, None
+            bias_error = error.sum(-1) if ctx.has_bias else None
+        return back, weight_error, bias_error, None
 
 
 class _Snap(Function):
@@ -70,8 +69,10 @@ class _Snap(Function):
         with stepping.twin():
             snapped = grid.snap(x)
             ctx.is_within = None
-            if x.requires_grad and (x.abs() > grid.largest).any():
-                ctx.is_within = x.abs() <= grid.largest
+            if x.requires_grad and x.numel():
+                low, high = x.aminmax()
+                if low < -grid.largest or high > grid.largest:
+                    ctx.is_within = x.abs() <= grid.largest
         return snapped
 
     @staticmethod
@@ -111,7 +112,7 @@ class Linear(nn.Linear):
         each = max(1, math.prod(input.shape[1:-1]))
         pair = _pair_of_grids(self, inputs, errors, each, len(input))
         x = _Snap.apply(flat, inputs)
-        y = _Product.apply(x.t(), self.weight, self.bias, errors, pair).t()
+        y = _Product.apply(x.t(), self.weight, self.bias, pair).t()
         return y if input.dim() == 2 else y.reshape(*input.shape[:-1], self.out_features)
 
 
@@ -191,7 +192,7 @@ class Conv2d(nn.Conv2d):
             raise NotExact(f"images of {x.shape[2]} x {x.shape[3]} are too small for Conv2d")
         area, groups = math.prod(kernel), self.groups
         overlaps = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride, strict=True))
-        inputs = grids.for_inputs(self.in_channels // groups * area)
+        inputs = grids.for_inputs(self.in_channels // groups * area, grids.IMAGES)
         errors = grids.for_errors(self.out_channels // groups * overlaps)
         pair = _pair_of_grids(self, inputs, errors, math.prod(sides), len(x))
         x = _Snap.apply(x, inputs)
@@ -201,7 +202,7 @@ class Conv2d(nn.Conv2d):
             patches = patches.view(groups, -1, patches.shape[1])
             weight = weight.view(groups, -1, weight.shape[1])
             bias = None if bias is None else bias.view(groups, -1)
-        y = _Product.apply(patches, weight, bias, errors, pair)
+        y = _Product.apply(patches, weight, bias, pair)
         return y.reshape(self.out_channels, *sides, len(x)).permute(3, 0, 1, 2)
 
 
