@@ -9,7 +9,16 @@ import torch
 from pydantic import AfterValidator, Field
 
 from src.common import dataset
-from src.common.parameters import Count, Device, Number, Section, Switch, Threads, refusal, whole
+from src.common.parameters import (
+    Count,
+    Device,
+    Number,
+    ParameterError,
+    Section,
+    Switch,
+    Threads,
+    integer,
+)
 from src.exact import functions, grids
 from src.learning import models, scores
 from src.learning.group import Alone
@@ -24,17 +33,17 @@ class Train(Section):
     model: Annotated[
         str, AfterValidator(models.known), Field(description="a name in src/learning/models.py")
     ]
-    seed: Annotated[int, whole(0, 2**63 - 1)]
+    seed: Annotated[int, integer(0, 2**63 - 1)]
     init: Annotated[
         Literal["uniform", "normal", "zeros"], Field(description="uniform, normal or zeros")
     ]
-    epochs: Annotated[int, whole(1, 10_000)]
+    epochs: Annotated[int, integer(1, 10_000)]
     batch_size: Count
     learning_rate: Annotated[Number, Field(gt=0, description="a finite number above 0")]
     momentum: Annotated[Number, Field(ge=0, lt=1, description="a number from 0, below 1")]
     decay: Annotated[Literal["none", "linear"], Field(description="none or linear")]
     shuffle: Switch
-    shift: Annotated[int, whole(0, 1000)]
+    shift: Annotated[int, integer(0, 1000)]
     drop_last: Switch
 
     def rate(self, step: int, steps: int) -> float:
@@ -139,7 +148,7 @@ def train(
         step_sizes.copy_(step_sizes.new_tensor(rates).div_(sizes))
         losses, hits = run_epoch()
         if not model.parameters.abs().max() <= grids.WEIGHTS.largest:  # nor NaN
-            raise refusal(
+            raise ParameterError(
                 "train.learning_rate",
                 f"training diverges: a weight is beyond {grids.WEIGHTS.largest:g} after epoch "
                 f"{epoch + 1}; try a smaller rate",
@@ -157,17 +166,17 @@ def check(model: Model, rows: int, settings: Train, processes: int) -> None:
     size = settings.batch_size
     if not processes <= size <= rows:
         allowed = f"must be from {processes} to the {rows:,} rows that train"
-        raise refusal("train.batch_size", allowed, size)
+        raise ParameterError("train.batch_size", allowed, size)
     try:
         model.check_batch(size)
     except ValueError as error:
-        raise refusal("train.batch_size", error, size) from error
+        raise ParameterError("train.batch_size", error, size) from error
     side = dataset.side_of(model.pixels)
     if settings.shift and (side is None or settings.shift >= side):
         allowed = (
             f"must be 0, or for square images less than their side ({model.pixels} pixels here)"
         )
-        raise refusal("train.shift", allowed, settings.shift)
+        raise ParameterError("train.shift", allowed, settings.shift)
 
 
 def shifted(images: torch.Tensor, down: int, right: int) -> torch.Tensor:
