@@ -19,6 +19,7 @@ from tests.support.clones import REPOSITORY
 TEXT = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
 COMMITTED = files.parse_yaml(TEXT)
 SECTIONS: dict[str, type[parameters.Section]] = {
+    "machine": parameters.Machine,
     "fetch": fetch.Fetch,
     "prepare": prepare.Prepare,
     "train": training.Train,
@@ -37,6 +38,7 @@ BAD = {
     "64 hexadecimal": f"abc '' true 0 [a] {64 * 'A'} {63 * 'a'}",
     "a list of": "openml [] [openml,kaggle] [null] null true ''",
     "a number above 0, up to 3600": "abc null '' .nan nan .inf 0 -1e-5 true [0.1] 1e400 3601",
+    "a number above 0, up to 86400": "abc null '' .nan nan .inf 0 -1e-5 true [0.1] 1e400 86401",
     "a finite number": "abc null '' .nan nan .inf -.inf 0 -1e-5 true [0.1] 1e400",
     "a number from 0": "abc null '' .nan -.inf -1e-5 true [0.1] 1 1e400",
     "uniform, normal": "xavier null '' true [zeros] Uniform",
@@ -248,6 +250,33 @@ def test_a_byte_order_mark_and_the_line_ends_of_windows_change_nothing() -> None
     Path("params.yaml").write_bytes("\ufeffsection:\r\n  key: 0100\r\n".encode())
     assert parameters.read("section", Integer).key == 100
     assert load_yaml("params.yaml")["section"]["key"] == 100
+
+
+def test_a_variable_replaces_a_key_of_the_section_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    read("machine")
+    keys = {"device": "cpu", "threads": 1, "processes": 1, "checkpoint_seconds": 30}
+    assert parameters.machine().model_dump() == keys
+    given = {"device": "cuda:1", "threads": 2, "processes": 3, "checkpoint_seconds": 0.5}
+    for key, value in given.items():
+        monkeypatch.setenv(f"MACHINE_{key.upper()}", str(value))
+        keys[key] = value
+        assert parameters.machine().model_dump() == keys
+
+
+def test_a_variable_s_value_that_is_not_allowed_is_named_with_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read("machine")
+    monkeypatch.setenv("MACHINE_DEVICE", "gpu")
+    for text in ("0", "1025", "two", "", "1.5", "[1", "'2'", "[1]"):
+        monkeypatch.setenv("MACHINE_THREADS", text)
+        with pytest.raises(UsageError) as refused:
+            parameters.machine()
+        assert str(refused.value).splitlines() == [
+            "MACHINE_DEVICE: must be cpu, cuda, cuda:N, or auto for a GPU if there is one"
+            " (given: 'gpu')",
+            f"MACHINE_THREADS: must be an integer from 1 to 1024 (given: {text!r})",
+        ]
 
 
 def test_rows_may_touch_but_not_overlap() -> None:

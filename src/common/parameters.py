@@ -4,6 +4,7 @@ A section is a class beside the stage that it belongs to, so that a new paramete
 alone. `read("fetch", Fetch)` reads the section `fetch`.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -51,6 +52,17 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Machine(Section):
+    """How to compute, not what: no stage depends on it."""
+
+    device: Device
+    threads: Threads
+    processes: Annotated[int, integer(1, 1024)]
+    checkpoint_seconds: Annotated[
+        Number, Field(gt=0, le=86400, description="a number above 0, up to 86400")
+    ]
+
+
 S = TypeVar("S", bound=Section)
 
 
@@ -74,6 +86,27 @@ def read(name: str, section: type[S]) -> S:
     except pydantic.ValidationError as error:
         faults = (_line(section, name, fault) for fault in error.errors())
         raise UsageError("\n".join(faults)) from error
+
+
+def machine() -> Machine:
+    """Read the section `machine`, where MACHINE_DEVICE, MACHINE_THREADS and so on replace a key.
+
+    Raises:
+        UsageError: a line for each fault, which names the key or the variable.
+        OSError: params.yaml is missing or may not be read.
+    """
+    settings, faults = read("machine", Machine), []
+    for key, field in Machine.model_fields.items():
+        variable = f"MACHINE_{key.upper()}"
+        if variable in os.environ:
+            text = os.environ[variable]
+            try:
+                settings = Machine.model_validate(dict(settings) | {key: files.parse_yaml(text)})
+            except ValueError:  # of the YAML, or pydantic's
+                faults.append(ParameterError(variable, f"must be {field.description}", text))
+    if faults:
+        raise UsageError("\n".join(map(str, faults)))
+    return settings
 
 
 def _line(section: type[Section], name: str, fault: Any) -> str:
