@@ -24,7 +24,7 @@ class Evaluate(parameters.Section):
 
 @torch.inference_mode()
 def main() -> None:
-    settings = parameters.read(Evaluate)
+    settings = parameters.read("evaluate", Evaluate)
     torch.set_num_threads(settings.threads)
     chosen = device.choose("evaluate.device", settings.device)
     model = models.load(MODEL, RECIPE, chosen)

@@ -17,7 +17,7 @@ class Fetch(parameters.Section):
     """Which data set, and where from."""
 
     dataset: parameters.Dataset
-    version: Annotated[int, parameters.whole(1, 999)]
+    version: Annotated[int, parameters.integer(1, 999)]
     sha256: Annotated[
         Annotated[str, Field(pattern="^[0-9a-f]{64}$")] | None,
         Field(description="64 hexadecimal digits (0-9, a-f), or null"),
@@ -32,7 +32,7 @@ class Fetch(parameters.Section):
 
 
 def main() -> None:
-    settings = parameters.read(Fetch)
+    settings = parameters.read("fetch", Fetch)
     wanted = f"{settings.dataset} version {settings.version}"
     failures = []
     for source in settings.sources:

@@ -7,7 +7,7 @@ import pydantic
 from pydantic import AfterValidator, Field
 
 from src.common import command, dataset, parameters, tensors
-from src.common.parameters import Switch, refusal, whole
+from src.common.parameters import ParameterError, Switch, integer
 from src.exact import grids
 
 RAW = "data/raw/dataset.safetensors"
@@ -31,7 +31,7 @@ Rows = Annotated[
 class Prepare(parameters.Section):
     """How images become rows of tensors."""
 
-    pixel_max: Annotated[int, whole(1, 255)]
+    pixel_max: Annotated[int, integer(1, 255)]
     transpose: Switch
     train_rows: Rows
     test_rows: Rows
@@ -44,10 +44,10 @@ class Prepare(parameters.Section):
 
 
 def main() -> None:
-    settings = parameters.read(Prepare)
+    settings = parameters.read("prepare", Prepare)
     images, labels = dataset.read_raw(RAW)
     if images.max() > settings.pixel_max:
-        raise refusal(
+        raise ParameterError(
             "prepare.pixel_max",
             f"must be from the brightest pixel, {images.max()}, to 255",
             settings.pixel_max,
@@ -55,16 +55,18 @@ def main() -> None:
     if settings.transpose:
         side = dataset.side_of(images.shape[1])
         if side is None:
-            raise refusal("prepare.transpose", "only square images can be transposed", True)
+            raise ParameterError("prepare.transpose", "only square images can be transposed", True)
         images = images.reshape(-1, side, side).transpose(0, 2, 1).reshape(len(images), -1)
     levels = grids.PIXELS.nearest(np.arange(256) / settings.pixel_max).astype(np.float32)
     splits = {"train": (TRAIN_DATA, settings.train_rows), "test": (TEST_DATA, settings.test_rows)}
     for split, (_, rows) in splits.items():
         if rows[1] > len(labels):
-            raise refusal(f"prepare.{split}_rows", f"the data have {len(labels):,} rows", rows)
+            raise ParameterError(
+                f"prepare.{split}_rows", f"the data have {len(labels):,} rows", rows
+            )
     largest = labels[slice(*settings.test_rows)].max()
     if largest > labels[slice(*settings.train_rows)].max():
-        raise refusal(
+        raise ParameterError(
             "prepare.train_rows", f"they lack the test rows' class {largest}", settings.train_rows
         )
     for path, rows in splits.values():

@@ -30,7 +30,7 @@ class Fetch(parameters.Section, extra="ignore"):
 
 
 def main() -> None:
-    name = parameters.read(Fetch).dataset
+    name = parameters.read("fetch", Fetch).dataset
     train, test = dataset.read(TRAIN_DATA, "np"), dataset.read(TEST_DATA, "np")
     images, labels = test
     predictions = tensors.read(PREDICTIONS)

@@ -4,7 +4,7 @@ import torch
 from tqdm import tqdm
 
 from src.common import command, dataset, files, parameters, tensors
-from src.common.parameters import refusal
+from src.common.parameters import ParameterError
 from src.learning import device, group, models, scores, training
 from src.learning.training import Train
 
@@ -18,7 +18,7 @@ LEARNING_CURVE = "metrics/plots/learning_curve.csv"
 
 @torch.inference_mode()  # no autograd here, whose bookkeeping costs a tenth of a small step
 def main() -> None:
-    settings = parameters.read(Train)
+    settings = parameters.read("train", Train)
     torch.set_num_threads(settings.threads)
     chosen = device.choose("train.device", settings.device)
     processes = group.join(chosen)
@@ -28,7 +28,7 @@ def main() -> None:
     try:
         model = models.build(settings.model, pixels, classes, chosen)
     except ValueError as error:
-        raise refusal("train.model", error, settings.model) from error
+        raise ParameterError("train.model", error, settings.model) from error
     training.check(model, len(labels), settings, processes.size)
     recipe = settings.model_dump(exclude={"device", "threads"})
     processes.agree(**recipe, train_data=tensors.recorded_checksum(TRAIN_DATA))

@@ -1,15 +1,15 @@
 """params.yaml: what each key may be, and what is said of one that is not."""
 
+import random
 import re
 from pathlib import Path
 from typing import Any
 
 import pydantic
 import pytest
-import yaml
-from dvc.utils.serialize import modify_yaml
+from dvc.utils.serialize import load_yaml, modify_yaml
 
-from src.common import parameters
+from src.common import files, parameters
 from src.common.command import UsageError
 from src.learning import models, training
 from stages import evaluate, fetch, prepare
@@ -17,10 +17,13 @@ from tests.support import stages
 from tests.support.clones import REPOSITORY
 
 TEXT = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
-COMMITTED = yaml.safe_load(TEXT)
-SECTIONS = {
-    section.__name__.lower(): section
-    for section in (fetch.Fetch, prepare.Prepare, training.Train, evaluate.Evaluate)
+COMMITTED = files.parse_yaml(TEXT)
+SECTIONS: dict[str, type[parameters.Section]] = {
+    "machine": parameters.Machine,
+    "fetch": fetch.Fetch,
+    "prepare": prepare.Prepare,
+    "train": training.Train,
+    "evaluate": evaluate.Evaluate,
 }
 KEYS = [f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields]
 
@@ -35,6 +38,7 @@ BAD = {
     "64 hexadecimal": f"abc '' true 0 [a] {64 * 'A'} {63 * 'a'}",
     "a list of": "openml [] [openml,kaggle] [null] null true ''",
     "a number above 0, up to 3600": "abc null '' .nan nan .inf 0 -1e-5 true [0.1] 1e400 3601",
+    "a number above 0, up to 86400": "abc null '' .nan nan .inf 0 -1e-5 true [0.1] 1e400 86401",
     "a finite number": "abc null '' .nan nan .inf -.inf 0 -1e-5 true [0.1] 1e400",
     "a number from 0": "abc null '' .nan -.inf -1e-5 true [0.1] 1 1e400",
     "uniform, normal": "xavier null '' true [zeros] Uniform",
@@ -46,8 +50,8 @@ def read(section: str, **changes: Any) -> Any:
     """Read a section of the tests' params.yaml with some keys changed, where ... removes one."""
     values = COMMITTED[section] | stages.SETTINGS[section] | changes
     kept = {key: value for key, value in values.items() if value is not ...}
-    Path("params.yaml").write_text(yaml.safe_dump({section: kept}), encoding="utf-8")
-    return parameters.read(SECTIONS[section])
+    Path("params.yaml").write_text(stages.dump({section: kept}), encoding="utf-8")
+    return parameters.read(section, SECTIONS[section])
 
 
 @pytest.fixture(autouse=True)
@@ -97,8 +101,9 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(name: str) -> None:
         for value in (low, high):
             assert getattr(read(section, **{key: value}), key) == value
     for text in bad.split():
+        value = files.parse_yaml(text.replace(":", ": ") if "{" in text else text)
         with pytest.raises(UsageError) as refused:
-            read(section, **{key: yaml.safe_load(text.replace(":", ": ") if "{" in text else text)})
+            read(section, **{key: value})
         expected = rf"{re.escape(name)}(\.\d)?: {re.escape(f'must be {allowed} (given: ')}.*\)"
         assert re.fullmatch(expected, str(refused.value)), text
 
@@ -116,10 +121,10 @@ def test_a_missing_key_and_an_unknown_one_are_named(name: str) -> None:
 
 def test_a_key_that_is_no_text_is_an_unknown_one() -> None:
     Path("params.yaml").write_text(
-        yaml.safe_dump({"evaluate": COMMITTED["evaluate"]}) + "  3: 1\n  on: 1\n"
+        stages.dump({"evaluate": COMMITTED["evaluate"] | {3: 1, True: 1}})
     )
     with pytest.raises(UsageError) as refused:
-        parameters.read(SECTIONS["evaluate"])
+        parameters.read("evaluate", SECTIONS["evaluate"])
     allowed = "no such parameter; there are device, threads, batch_size"
     assert str(refused.value).splitlines() == [
         f"evaluate.3: {allowed} (given: 3)",
@@ -150,13 +155,128 @@ def test_a_model_that_is_not_there_is_told_with_the_other_faults() -> None:
     ]
 
 
-def test_what_yaml_leaves_in_doubt_is_read_as_dvc_shows_it() -> None:
+class Integer(parameters.Section):
+    """A section of an integer."""
+
+    key: parameters.Count
+
+
+class Float(parameters.Section):
+    """A section of a number."""
+
+    key: parameters.Number
+
+
+class Truth(parameters.Section):
+    """A section of true or false."""
+
+    key: parameters.Switch
+
+
+class Text(parameters.Section):
+    """A section of a word."""
+
+    key: parameters.Dataset
+
+
+TYPES: tuple[type[parameters.Section], ...] = (Integer, Float, Truth, Text)
+# YAML 1.1 and 1.2 read many of these in two ways.
+DOUBTFUL = """
+    0100 015 060000 0777 1:30 190:20:30.15 on off yes NO y True TRUE 1_0 1__0 0o17 0o8 017 018 0b11
+    -0b11 0x1F -0x1 +0x1 -0o7 -07 +1 -1 +.5 .5 5. 1e-2 1E-2 1.0e-2 1e3 1e+3 .1e1 1_000.5 1._5 .inf
+    -.INF +.inf .nan .NaN inf nan ~ null Null NULL 2020-01-02 2020-1-2 2020-13-45 = << 1.0 1. 00 0
+    2020-01-02T03:04:05Z -0 0.0 '0100' "1e-2" 0x 0b 0o _1 1_ - + . .. 1.2.3 a
+    """
+TAGGED = ["!!int 0100", "!!int '7'", "!!str 1", "!!float 1", "!!bool yes", "!!bool 1", "!!null 1"]
+
+
+def expect_dvcs_reading(section: type[parameters.Section], scalar: str) -> bool:
+    """Compare DVC's reading of a scalar with the stages'; return whether it is allowed."""
+    Path("params.yaml").write_text(f"section:\n  key: {scalar}\n", encoding="utf-8")
+    try:
+        found = parameters.read("section", section).model_dump()["key"]
+    except UsageError:
+        return False
+    recorded = load_yaml("params.yaml")["section"]["key"]
+    assert recorded == found, scalar
+    assert isinstance(recorded, bool) == isinstance(found, bool), scalar
+    return True
+
+
+def test_doubtful_scalars_are_read_as_dvc_reads_them_or_refused() -> None:
+    doubtful = DOUBTFUL.split() + TAGGED
+    integers, numbers, truths, words = (
+        {scalar for scalar in doubtful if expect_dvcs_reading(section, scalar)} for section in TYPES
+    )
+    assert {"0100", "060000", "1_0", "0o17", "0b11", "+1"} < integers
+    assert {"1e-2", ".5", "+.5", "0100"} < numbers
+    assert truths == {"True", "TRUE", "!!bool yes"}
+    assert {"on", "yes", "1.2.3"} < words
+    refused = {"1:30", "on", "'0100'", "2020-01-02", "=", "<<", "0x", "2020-13-45"}
+    assert not refused & (integers | numbers | truths)
+
+
+def test_what_two_yamls_read_as_two_numbers_has_the_value_of_yaml_1_2() -> None:
+    for text, value in (("0100", 100), ("060000", 60000), ("0o17", 15), ("1_0", 10), ("0b11", 3)):
+        assert expect_dvcs_reading(Integer, text)
+        assert parameters.read("section", Integer).key == value
     for text in ("1e-2", "0.01", "1.0E-2", ".01", "1e-02"):
-        assert read("train", learning_rate=yaml.safe_load(text)).learning_rate == 0.01
-    assert read("train", learning_rate=yaml.safe_load("1")).learning_rate == 1
-    for text in ("yes", "on", "True"):
-        assert read("train", shuffle=yaml.safe_load(text)).shuffle is True
-    assert read("fetch", sha256=yaml.safe_load("~")).sha256 is None
+        assert expect_dvcs_reading(Float, text)
+        assert parameters.read("section", Float).key == 0.01
+
+
+def test_1000_generated_scalars_are_read_as_dvc_reads_them_or_refused() -> None:
+    draw = random.Random(24)
+    pieces = "0 1 7 8 9 _ . : - + e E x o b 0x 0o 0b 00 .5 e-2 on off true yes T Z ~ = < inf nan"
+    allowed = 0
+    for _ in range(1000):
+        few = "".join(draw.choices(pieces.split(), k=draw.randint(1, 5)))
+        scalar = few if draw.random() < 0.9 else f"'{few}'"
+        allowed += expect_dvcs_reading(draw.choice(TYPES), scalar)
+    assert 100 < allowed < 900  # there are many of both kinds
+
+
+def test_what_dvc_writes_as_text_is_not_taken_for_a_number() -> None:
+    """`-S train.epochs=0100` is text to DVC, which writes it in quotes."""
+    Path("params.yaml").write_text("section:\n  key: 1\n", encoding="utf-8")
+    with modify_yaml("params.yaml") as values:
+        values["section"]["key"] = "0100"
+    assert "'0100'" in Path("params.yaml").read_text(encoding="utf-8")
+    with pytest.raises(UsageError, match=r"^section\.key: must be an .* \(given: '0100'\)$"):
+        parameters.read("section", Integer)
+
+
+def test_a_byte_order_mark_and_the_line_ends_of_windows_change_nothing() -> None:
+    Path("params.yaml").write_bytes("\ufeffsection:\r\n  key: 0100\r\n".encode())
+    assert parameters.read("section", Integer).key == 100
+    assert load_yaml("params.yaml")["section"]["key"] == 100
+
+
+def test_a_variable_replaces_a_key_of_the_section_machine(monkeypatch: pytest.MonkeyPatch) -> None:
+    read("machine")
+    keys = {"device": "cpu", "threads": 1, "processes": 1, "checkpoint_seconds": 30}
+    assert parameters.machine().model_dump() == keys
+    given = {"device": "cuda:1", "threads": 2, "processes": 3, "checkpoint_seconds": 0.5}
+    for key, value in given.items():
+        monkeypatch.setenv(f"MACHINE_{key.upper()}", str(value))
+        keys[key] = value
+        assert parameters.machine().model_dump() == keys
+
+
+def test_a_variable_s_value_that_is_not_allowed_is_named_with_the_variable(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    read("machine")
+    monkeypatch.setenv("MACHINE_DEVICE", "gpu")
+    for text in ("0", "1025", "two", "", "1.5", "[1", "'2'", "[1]"):
+        monkeypatch.setenv("MACHINE_THREADS", text)
+        with pytest.raises(UsageError) as refused:
+            parameters.machine()
+        assert str(refused.value).splitlines() == [
+            "MACHINE_DEVICE: must be cpu, cuda, cuda:N, or auto for a GPU if there is one"
+            " (given: 'gpu')",
+            f"MACHINE_THREADS: must be an integer from 1 to 1024 (given: {text!r})",
+        ]
 
 
 def test_rows_may_touch_but_not_overlap() -> None:
@@ -175,9 +295,14 @@ def test_settings_cannot_be_changed_after_they_were_read() -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ("train: [", "is not YAML: while parsing"),
+        ("train: [", "is not YAML: line 1: expected the node content, but found"),
+        ("train:\n  epochs: 1\n  epochs: 2", 'is not YAML: line 3: found duplicate key "epochs"'),
+        ("train: {}\nfetch: {}\ntrain: {}", 'is not YAML: line 3: found duplicate key "train"'),
         ("train: {epochs: 2020-13-45}", "is not YAML: month must be"),
-        ("train: !!python/object/apply:os.system ['touch executed']", "is not YAML: could not"),
+        (
+            "train: !!python/object/apply:os.system ['touch executed']",
+            "is not YAML: line 1: could not",
+        ),
         ("[" * 500, "is not YAML: maximum recursion"),
         ("train: \xff", "is not YAML: 'utf-8' codec"),
         ("", "has no section 'train'"),
@@ -190,7 +315,7 @@ def test_a_file_that_is_no_params_yaml_is_refused_in_a_line(
 ) -> None:
     Path("params.yaml").write_bytes(text.encode("latin-1"))
     with pytest.raises(UsageError, match=rf"^params\.yaml {reason}"):
-        parameters.read(training.Train)
+        parameters.read("train", training.Train)
     assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
 
 

@@ -11,6 +11,7 @@ packages, but torch 2.10.0, as the locked one's wheel wants CUDA there.
 
 import argparse
 import hashlib
+import json
 import os
 import shlex
 import shutil
@@ -20,7 +21,7 @@ import sysconfig
 import tempfile
 from pathlib import Path
 
-import yaml
+from src.common import files
 
 ROWS: dict[str, object] = {"train_rows": [0, 2000], "test_rows": [60000, 61000]}
 TRAIN: dict[str, object] = {"epochs": 2, "momentum": 0.9, "decay": "linear", "shuffle": True}
@@ -99,13 +100,13 @@ def install_aarch64(folder: Path, python: Path) -> None:
 
 def run_stages(python: Path, model: str, clone: Path) -> dict[str, str]:
     """Run all stages in a clone with a model's recipe; return the md5 of each output."""
-    stages = yaml.safe_load((clone / "dvc.lock").read_text())["stages"]
-    settings = yaml.safe_load((clone / "params.yaml").read_text())
+    stages = files.parse_yaml((clone / "dvc.lock").read_text())["stages"]
+    settings = files.parse_yaml((clone / "params.yaml").read_text(encoding="utf-8"))
     settings["fetch"]["sources"] = ["pypi"]  # the same rows as OpenML's, sooner
     settings["train"]["model"] = model
     for section, values in RECIPES[model].items():
         settings[section] |= values
-    (clone / "params.yaml").write_text(yaml.safe_dump(settings))
+    (clone / "params.yaml").write_text(json.dumps(settings))  # JSON is YAML
     for stage in stages:
         if stage != "fetch" or not RECIPES[model]:  # the others take what it fetched
             call(python, "-m", f"stages.{stage}", cwd=clone)
@@ -127,7 +128,7 @@ def main() -> None:
         if qemu not in ("qemu-aarch64", "qemu-x86_64") or not shutil.which(qemu):
             parser.error(f"{qemu} is not here or not for this; `apt-get install qemu-user`")
     given.folder.mkdir(parents=True, exist_ok=True)
-    stages = yaml.safe_load(Path("dvc.lock").read_text())["stages"]
+    stages = files.parse_yaml(Path("dvc.lock").read_text())["stages"]
     outs = {out["path"]: out["md5"] for stage in stages.values() for out in stage["outs"]}
     expected, different = {"softmax_regression": outs}, 0
     try:

@@ -10,6 +10,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+from ruamel.yaml import YAML
+
 # Digits of a result after the point: float64's noise of about 1e-16 does not show, differences do.
 DECIMALS = 6
 
@@ -88,6 +90,23 @@ def read_json(path: str) -> dict[str, Any]:
         if not isinstance(record, dict):
             raise ValueError("expected names and values")
         return record
+
+
+def parse_yaml(text: str) -> Any:
+    """Parse a document as DVC parses params.yaml: by the same package, in the same way.
+
+    PyYAML reads YAML 1.1, in which 0100 is 64. To DVC, which reads YAML 1.2, it is 100.
+
+    Raises:
+        ValueError: it is no YAML, or has a key twice; says in which line.
+    """
+    try:
+        return YAML(typ="safe").load(text)
+    except Exception as error:  # text like [[[[[[ or a date of 2020-13-45 raises almost anything
+        problem = str(getattr(error, "problem", None) or error)
+        mark = getattr(error, "problem_mark", None)
+        where = f"line {mark.line + 1}: " if mark else ""
+        raise ValueError(where + " ".join(problem.split())[:300]) from error
 
 
 def read_csv(path: str, **columns: Callable[[str], Any]) -> list[dict[str, Any]]:

@@ -1,47 +1,42 @@
 """Sections of params.yaml: how one is read, and the types that several have.
 
 A section is a class beside the stage that it belongs to, so that a new parameter re-runs that stage
-alone. `read(Fetch)` reads the section `fetch`.
+alone. `read("fetch", Fetch)` reads the section `fetch`.
 """
 
+import os
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
 import pydantic
-import yaml
-from pydantic import BeforeValidator, Field
+from pydantic import Field
 
+from src.common import files
 from src.common.command import UsageError
 
 PATH = "params.yaml"
 
 
-def refusal(key: str, allowed: object, given: object) -> UsageError:
-    """Say of a parameter, section.key, what is allowed and what was given."""
-    return UsageError(f"{key}: {allowed} (given: {given!r})")
+class ParameterError(UsageError):
+    """A parameter, section.key, has a value that is not allowed."""
+
+    def __init__(self, key: str, allowed: object, given: object) -> None:
+        super().__init__(f"{key}: {allowed} (given: {given!r})")
 
 
-def _number(value: Any) -> Any:
-    """Turn text like 1e-2 into the number that it is to DVC; PyYAML reads YAML 1.1."""
-    try:
-        return float(value) if isinstance(value, str) else value
-    except ValueError:
-        return value
-
-
-def whole(low: int, high: int) -> Any:
+def integer(low: int, high: int) -> Any:
     """The limits of an integer parameter."""
     return Field(ge=low, le=high, description=f"an integer from {low} to {high}")
 
 
 # A field's description is what is printed of a value that is not allowed; params.yaml has it too.
-Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
+Number = Annotated[float, Field(allow_inf_nan=False)]
 Dataset = Annotated[
     str, Field(pattern=r"^[\w.()-]+$", description="a name of letters, digits and any of _.()-")
 ]
 Switch = Annotated[bool, Field(description="true or false")]
-Count = Annotated[int, whole(1, 1_000_000_000)]
-Threads = Annotated[int, whole(1, 1024)]
+Count = Annotated[int, integer(1, 1_000_000_000)]
+Threads = Annotated[int, integer(1, 1024)]
 Device = Annotated[
     str,
     Field(  # of mps, `device.choose` says why not
@@ -57,23 +52,33 @@ class Section(pydantic.BaseModel):
     model_config = pydantic.ConfigDict(extra="forbid", strict=True, frozen=True)
 
 
+class Machine(Section):
+    """How to compute, not what: no stage depends on it."""
+
+    device: Device
+    threads: Threads
+    processes: Annotated[int, integer(1, 1024)]
+    checkpoint_seconds: Annotated[
+        Number, Field(gt=0, le=86400, description="a number above 0, up to 86400")
+    ]
+
+
 S = TypeVar("S", bound=Section)
 
 
-def read(section: type[S]) -> S:
-    """Read and check a section of params.yaml in the present folder.
+def read(name: str, section: type[S]) -> S:
+    """Read and check the section of that name of params.yaml in the present folder.
 
     Raises:
         UsageError: a line for each fault.
         OSError: the file is missing or may not be read.
     """
-    name = section.__name__.lower()
     try:
-        values = yaml.safe_load(Path(PATH).read_text(encoding="utf-8"))
+        values = files.parse_yaml(Path(PATH).read_text(encoding="utf-8"))
     except OSError as error:
         raise OSError(f"{PATH} cannot be read: {error.strerror}") from error
-    except (yaml.YAMLError, ValueError, RecursionError) as error:  # a date of 2020-13-45, [[[[...
-        raise UsageError(f"{PATH} is not YAML: {' '.join(str(error).split())}") from error
+    except ValueError as error:  # of the YAML, or of bytes that are no UTF-8
+        raise UsageError(f"{PATH} is not YAML: {error}") from error
     if not isinstance(values, dict) or not isinstance(values.get(name), dict):
         raise UsageError(f"{PATH} has no section '{name}'")
     try:
@@ -81,6 +86,27 @@ def read(section: type[S]) -> S:
     except pydantic.ValidationError as error:
         faults = (_line(section, name, fault) for fault in error.errors())
         raise UsageError("\n".join(faults)) from error
+
+
+def machine() -> Machine:
+    """Read the section `machine`, where MACHINE_DEVICE, MACHINE_THREADS and so on replace a key.
+
+    Raises:
+        UsageError: a line for each fault, which names the key or the variable.
+        OSError: params.yaml is missing or may not be read.
+    """
+    settings, faults = read("machine", Machine), []
+    for key, field in Machine.model_fields.items():
+        variable = f"MACHINE_{key.upper()}"
+        if variable in os.environ:
+            text = os.environ[variable]
+            try:
+                settings = Machine.model_validate(dict(settings) | {key: files.parse_yaml(text)})
+            except ValueError:  # of the YAML, or pydantic's
+                faults.append(ParameterError(variable, f"must be {field.description}", text))
+    if faults:
+        raise UsageError("\n".join(map(str, faults)))
+    return settings
 
 
 def _line(section: type[Section], name: str, fault: Any) -> str:
@@ -95,4 +121,4 @@ def _line(section: type[Section], name: str, fault: Any) -> str:
         allowed = own or f"must be {fields[fault['loc'][0]].description}"
     if fault["type"] == "missing":
         return f"{key}: missing; {allowed}"
-    return str(refusal(key, allowed, fault["input"]))
+    return str(ParameterError(key, allowed, fault["input"]))

@@ -4,7 +4,7 @@ import os
 
 import torch
 
-from src.common.parameters import refusal
+from src.common.parameters import ParameterError
 
 
 def choose(key: str, name: str) -> torch.device:
@@ -23,9 +23,9 @@ def choose(key: str, name: str) -> torch.device:
     own = f"cuda:{os.environ.get('LOCAL_RANK', 0)}"
     wanted = {"auto": own if len(present) > 1 else "cpu", "cuda": own}.get(name, name)
     if wanted == "mps":
-        raise refusal(key, "mps has no float64, which exact sums need; use cpu", name)
+        raise ParameterError(key, "mps has no float64, which exact sums need; use cpu", name)
     if wanted not in present:
-        raise refusal(key, f"not on this machine, which has {', '.join(present)}", name)
+        raise ParameterError(key, f"not on this machine, which has {', '.join(present)}", name)
     device = torch.device(wanted)
     if device.type == "cuda":
         torch.cuda.set_device(device)  # streams and graphs are made on the current one

@@ -14,7 +14,7 @@ from pydantic import AfterValidator, Field, model_validator
 from torch import Tensor, nn
 
 from src import exact
-from src.common.parameters import Count, Number, Section, Switch, refusal as ParameterError, whole as integer
+from src.common.parameters import Count, Number, ParameterError, Section, Switch, integer
 from src.learning import models
 from src.learning.checkpoint import Checkpoint
 from src.learning.group import Group

