@@ -1,14 +1,21 @@
 """Train the chosen model, and write it with its recipe, its start and its learning curve."""
 
+import os
+import sys
+import time
+from typing import Any
+
 import torch
 from tqdm import tqdm
 
+from src import exact
 from src.common import command, dataset, files, parameters, tensors
-from src.common.parameters import ParameterError
-from src.learning import device, group, models, scores, training
+from src.learning import checkpoint, device, graph, group, models, training
+from src.learning.scores import Meter
 from src.learning.training import Train
 
 TRAIN_DATA = "data/prepared/train.safetensors"
+VALIDATION_DATA = "data/prepared/validation.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
 MODEL = "models/model.safetensors"
 START = "models/start.safetensors"
@@ -16,58 +23,169 @@ RECIPE = "models/recipe.json"
 LEARNING_CURVE = "metrics/plots/learning_curve.csv"
 
 
-@torch.inference_mode()  # no autograd here, whose bookkeeping costs a tenth of a small step
 def main() -> None:
-    settings = parameters.read("train", Train)
-    torch.set_num_threads(settings.threads)
-    chosen = device.choose("train.device", settings.device)
+    settings, machine = parameters.read("train", Train), parameters.machine()
+    if machine.processes > 1 and not group.is_under_torchrun():
+        group.start_processes(machine.processes, "stages.train")
+    torch.set_num_threads(machine.threads)
+    chosen = device.choose("machine.device", machine.device, settings.exact)
     processes = group.join(chosen)
-    # One process of each machine looks through the whole file. The others map the rows they need.
-    images, labels = dataset.read(TRAIN_DATA, verify=processes.local_rank == 0)
-    pixels, classes = images.shape[1], int(labels.max()) + 1
-    try:
-        model = models.build(settings.model, pixels, classes, chosen)
-    except ValueError as error:
-        raise ParameterError("train.model", error, settings.model) from error
-    training.check(model, len(labels), settings, processes.size)
-    recipe = settings.model_dump(exclude={"device", "threads"})
-    processes.agree(**recipe, train_data=tensors.recorded_checksum(TRAIN_DATA))
-    model.initialize(settings.init, settings.seed)
-    start = model.state_dict()
-    if processes.size == 1:
-        images = images.to(chosen)  # several send the rows of their shares
     is_first = processes.rank == 0
-    test_rows = [part.to(chosen) for part in dataset.read(TEST_DATA)] if is_first else []
-
-    curve = []
-    epochs = training.train(model, images, labels.to(chosen), settings, processes)
-    bar = tqdm(
-        epochs,
-        total=settings.epochs,
-        unit="epoch",
-        leave=False,
-        disable=None if is_first else True,  # None: a bar on a terminal, plain lines elsewhere
-    )
-    for epoch, train in enumerate(bar, 1):
-        if not is_first:
-            continue
-        test_images, test_labels = test_rows
-        test = scores.score(model.log_probabilities(test_images, settings.batch_size), test_labels)
-        digits = model.sha256()[:8]
-        curve += [(epoch, "train", *train, digits), (epoch, "test", *test, digits)]
-        tqdm.write(
-            f"epoch {epoch:>{len(str(settings.epochs))}}/{settings.epochs}"
-            f"  train loss {train.loss:.4f}  test loss {test.loss:.4f}"
-            f"  test accuracy {test.accuracy:.2%}  {digits}"
+    # One process of each machine looks through the whole file. The others map the rows they need.
+    rows = dataset.read(TRAIN_DATA, verify=processes.local_rank == 0)
+    split, held_out = held_out_rows(settings)
+    shape, classes = tuple(rows.images.shape[1:]), len(rows.names)
+    recipe = settings.model_dump() | {"shape": [*shape], "classes": classes}
+    data = tensors.recorded_checksum(TRAIN_DATA) + tensors.recorded_checksum(TEST_DATA)
+    processes.agree(**recipe, data=data)
+    try:
+        model = models.start(
+            settings.model,
+            shape,
+            classes,
+            init=settings.init,
+            seed=settings.seed,
+            is_exact=settings.exact,
         )
+        recipe |= {"names": [*rows.names], "module": repr(model)}
+        nodes, reason = graph.graph(model, shape)
+        if settings.exact:
+            exact.convert(model, processes.add_up if processes.size > 1 else None)
+        model.to(chosen)
+        training.check(model, (rows.images, rows.labels), classes, settings, processes.size)
+        start = models.state(model)
+        versions = torch.__version__, torch.get_num_threads(), str(chosen), processes.size
+        name = checkpoint.key(
+            **recipe,
+            data=data,
+            held_out=tensors.recorded_checksum(VALIDATION_DATA),
+            code=checkpoint.code(),
+            versions=torch.__version__ if settings.exact else versions,
+        )
+        kept = checkpoint.Checkpoint(name, machine.checkpoint_seconds)
+        images, labels = rows.images, rows.labels
+        if processes.size == 1:
+            images, labels = images.to(chosen), labels.to(chosen)  # several send their shares
+        epochs = training.train(
+            model,
+            (images, labels),
+            settings,
+            held_out=held_out if is_first else None,
+            group=processes,
+            checkpoint=kept,
+            progress=Progress(settings) if is_first else None,
+        )
+        curve = follow(epochs, split, settings, kept) if is_first else [*epochs]
+    except exact.NotExact as error:
+        raise parameters.ParameterError("train.model", error, settings.model) from error
     if not is_first:
         return
-    files.write_csv(LEARNING_CURVE, ("epoch", "split", "loss", "accuracy", "sha256"), curve)
-    files.write_json(
-        RECIPE, recipe | {"pixels": pixels, "classes": classes, "layers": model.describe()}
+    best = [epoch for epoch in curve if epoch.is_best]
+    kept_epoch = best[-1].number if settings.keep == "best" else curve[-1].number
+    print(
+        f"train: keeps epoch {kept_epoch} of {len(curve)}; ended by {curve[-1].ended}", flush=True
     )
+    recipe |= {"epoch": kept_epoch, "epochs_run": len(curve), "ended": curve[-1].ended}
+    recipe |= {"graph": nodes, "graph_reason": reason}
+    table = []
+    for epoch in curve:
+        table.append((epoch.number, "train", *epoch.train, epoch.sha256[:8]))
+        if epoch.held_out:
+            table.append((epoch.number, split, *epoch.held_out, epoch.sha256[:8]))
+    files.write_csv(LEARNING_CURVE, ("epoch", "split", "loss", "accuracy", "sha256"), table)
+    files.write_json(RECIPE, recipe)
     tensors.write(START, start)
-    tensors.write(MODEL, model.state_dict())
+    tensors.write(MODEL, models.state(model))
+    kept.remove()
+
+
+def held_out_rows(settings: Train) -> tuple[str, training.Rows]:
+    """Return the rows that each epoch is scored on, and the name of their split.
+
+    They are the validation rows; only where there are none, the test rows, and then nothing may be
+    chosen by them.
+
+    Raises:
+        UsageError: settings choose an epoch, and there are no validation rows.
+    """
+    validation = dataset.read(VALIDATION_DATA)
+    if len(validation.labels):
+        return "validation", (validation.images, validation.labels)
+    for key, value, off in (
+        ("keep", settings.keep, "last"),
+        ("patience", settings.patience, 0),
+    ):
+        if value != off:
+            raise parameters.ParameterError(
+                f"train.{key}",
+                f"must be {off} where there are no validation rows; set prepare.validation_rows",
+                value,
+            )
+    test = dataset.read(TEST_DATA)
+    return "test", (test.images, test.labels)
+
+
+def follow(
+    epochs: Any, split: str, settings: Train, kept: checkpoint.Checkpoint
+) -> list[training.Epoch]:
+    """Print a line for each epoch, and return them all."""
+    curve: list[training.Epoch] = []
+    width, is_resumed = len(str(settings.epochs)), False
+    for epoch in epochs:
+        curve.append(epoch)
+        if not epoch.seconds:
+            is_resumed = True
+            continue
+        if is_resumed:
+            is_resumed = False
+        held = epoch.held_out
+        tqdm.write(
+            f"epoch {epoch.number:>{width}}/{settings.epochs}  train loss {epoch.train.loss:.4f}"
+            + (f"  {split} loss {held.loss:.4f}  {split} accuracy {held.accuracy:.2%}" if held else "")
+            + f"  {epoch.sha256[:8]}  {epoch.seconds:.1f} s"
+        )
+        sys.stdout.flush()
+    return curve
+
+
+class Progress:
+    """Shows the steps of an epoch: a bar on a terminal, else a line at least every 30 s."""
+
+    def __init__(self, settings: Train) -> None:
+        """Start with the first epoch."""
+        self.settings, self.is_terminal = settings, sys.stderr.isatty()
+        self.shown = self.started = time.monotonic()
+        self.bar: Any = None
+        self.epoch = 0
+
+    def __call__(self, epoch: int, step: int, steps: int, meter: Meter) -> None:
+        """Show a step, at most once a second."""
+        now = time.monotonic()
+        if epoch != self.epoch:
+            self.epoch, self.first = epoch, step - 1
+            self.started = now
+            if step > 1:
+                tqdm.write(f"train: goes on after epoch {epoch - 1}, step {step - 1} of {steps}")
+        if self.is_terminal and (now - self.shown >= 1 or step == steps):
+            self.shown = now
+            if self.bar is None or self.bar.total != steps or self.bar.n > step:
+                self.bar = tqdm(total=steps, unit="step", leave=False, initial=step - 1)
+            self.bar.set_description(f"epoch {epoch}/{self.settings.epochs}", refresh=False)
+            speed = (step - self.first) * self.settings.batch_size / max(1e-9, now - self.started)
+            self.bar.set_postfix(
+                {"loss": f"{meter.score().loss:.4f}", "rows/s": f"{speed:,.0f}"}, refresh=False
+            )
+            self.bar.n = step
+            self.bar.refresh()
+            if step == steps:
+                self.bar.close()
+                self.bar = None
+        elif not self.is_terminal and now - self.shown >= 30:
+            self.shown = now
+            print(
+                f"train: epoch {epoch}, step {step} of {steps}, loss {meter.score().loss:.4f}",
+                flush=True,
+            )
 
 
 if __name__ == "__main__":

@@ -6,8 +6,11 @@ exact, so the parameters are the same bits for any number of processes.
 
 import atexit
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
+from typing import NoReturn
 
 import torch
 import torch.distributed as dist
@@ -116,6 +119,16 @@ class DistributedGroup(Group):
 def is_under_torchrun() -> bool:
     """Say whether torchrun, or whatever sets its variables, started this process."""
     return os.environ.keys() >= {"RANK", "WORLD_SIZE"}
+
+
+def start_processes(count: int, module: str) -> NoReturn:
+    """Replace this process by torchrun with so many processes of a module on this machine."""
+    # Without the address torchrun hangs where the machine's own name does not resolve.
+    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
+    arguments = [*torchrun, "--nproc-per-node", str(count), "-m", module]
+    if os.name == "nt":  # Windows would start another process, and DVC would not wait for it
+        sys.exit(subprocess.call([sys.executable, *arguments]))  # noqa: S603
+    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
 
 
 def join(device: torch.device) -> Group:

@@ -108,6 +108,11 @@ def score(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 10
     return meter.score()
 
 
+def mean(losses: Tensor) -> float:
+    """Average losses, float64 (N,), in whole numbers of steps."""
+    return float((losses / LOSS_STEP).round().long().sum()) * LOSS_STEP / len(losses)
+
+
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
     """Count rows by class.
 
