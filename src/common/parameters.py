@@ -16,9 +16,14 @@ from src.common.command import UsageError
 PATH = "params.yaml"
 
 
-def refusal(key: str, allowed: object, given: object) -> UsageError:
-    """Say of a parameter, section.key, what is allowed and what was given."""
-    return UsageError(f"{key}: {allowed} (given: {given!r})")
+class ParameterError(UsageError):
+    """A parameter, section.key, what is allowed, and what was given."""
+
+    def __init__(self, key: str, allowed: object, given: object) -> None:
+        super().__init__(f"{key}: {allowed} (given: {given!r})")
+
+
+refusal = ParameterError  # its old name
 
 
 def _number(value: Any) -> Any:
@@ -29,7 +34,7 @@ def _number(value: Any) -> Any:
         return value
 
 
-def whole(low: int, high: int) -> Any:
+def integer(low: int, high: int) -> Any:
     """The limits of an integer parameter."""
     return Field(ge=low, le=high, description=f"an integer from {low} to {high}")
 
@@ -39,9 +44,10 @@ Number = Annotated[float, BeforeValidator(_number), Field(allow_inf_nan=False)]
 Dataset = Annotated[
     str, Field(pattern=r"^[\w.()-]+$", description="a name of letters, digits and any of _.()-")
 ]
+whole = integer  # its old name
 Switch = Annotated[bool, Field(description="true or false")]
-Count = Annotated[int, whole(1, 1_000_000_000)]
-Threads = Annotated[int, whole(1, 1024)]
+Count = Annotated[int, integer(1, 1_000_000_000)]
+Threads = Annotated[int, integer(1, 1024)]
 Device = Annotated[
     str,
     Field(  # of mps, `device.choose` says why not
@@ -60,13 +66,14 @@ class Section(pydantic.BaseModel):
 S = TypeVar("S", bound=Section)
 
 
-def read(section: type[S]) -> S:
+def read(section_or_name: Any, section: type[S] | None = None) -> S:
     """Read and check a section of params.yaml in the present folder.
 
     Raises:
         UsageError: a line for each fault.
         OSError: the file is missing or may not be read.
     """
+    section = section or section_or_name
     name = section.__name__.lower()
     try:
         values = yaml.safe_load(Path(PATH).read_text(encoding="utf-8"))
