@@ -1,4 +1,4 @@
-"""Score the model on test and validation rows; write metrics, predictions and each class's scores."""
+"""Score the model on test and validation rows; write metrics, predictions and class scores."""
 
 import torch
 
@@ -34,7 +34,7 @@ def main() -> None:
             continue
         try:
             log_probabilities = scores.log_probabilities(model, rows.images, settings.batch_size)
-        except exact.NotExact as error:
+        except exact.NotExactError as error:
             raise parameters.ParameterError("train.model", error, recipe["model"]) from error
         predicted = log_probabilities.argmax(dim=1)
         losses = -log_probabilities.gather(1, rows.labels[:, None])[:, 0]
@@ -42,9 +42,7 @@ def main() -> None:
             rows.labels.numpy(), predicted.numpy(), log_probabilities.shape[1]
         )
         summary = {"loss": scores.mean(losses), **scores.summary(confusion)}
-        metrics[split] = {
-            name: round(value, files.DECIMALS) for name, value in summary.items()
-        }
+        metrics[split] = {name: round(value, files.DECIMALS) for name, value in summary.items()}
         print(
             f"evaluate: {split} loss {summary['loss']:.4f}, {split} accuracy"
             f" {summary['accuracy']:.2%} ({summary['correct']:,} of {summary['total']:,})"
@@ -53,9 +51,7 @@ def main() -> None:
     names, table = rows.names, scores.per_class(confusion)
     # A row for each image: DVC's confusion template does the counting.
     pairs = zip(rows.labels.tolist(), predicted.tolist(), strict=True)
-    files.write_csv(
-        CONFUSION, ("actual", "predicted"), ((names[a], names[p]) for a, p in pairs)
-    )
+    files.write_csv(CONFUSION, ("actual", "predicted"), ((names[a], names[p]) for a, p in pairs))
     rows_of_table = ([names[int(row["label"])], *list(row.values())[1:]] for row in table)
     files.write_csv(PER_CLASS, table[0], rows_of_table)
     tensors.write(

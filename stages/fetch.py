@@ -39,7 +39,7 @@ def main() -> None:
         print(f"fetch: {source}: asking for {wanted}", flush=True)
         started = time.monotonic()
         try:
-            images, labels = FETCHERS[source](
+            found = FETCHERS[source](
                 settings.dataset, settings.version, settings.sha256, settings.timeout
             )
         except dataset.WrongContentError:
@@ -55,11 +55,11 @@ def main() -> None:
             "docs/faults.md says more."
         )
     seconds = time.monotonic() - started
-    megabytes = (images.nbytes + labels.nbytes) / 1e6
-    print(f"fetch: {source}: {len(images):,} rows, {megabytes:.1f} MB, {seconds:.1f} s")
+    megabytes = (found.images.nbytes + found.labels.nbytes) / 1e6
+    print(f"fetch: {source}: {len(found.images):,} rows, {megabytes:.1f} MB, {seconds:.1f} s")
     if settings.sha256 is None:
-        print(f"fetch: pin this content as sha256: {dataset.sha256(images, labels)}")
-    dataset.write_raw(RAW, images, labels)
+        print(f"fetch: pin this content as sha256: {dataset.sha256(found.images, found.labels)}")
+    dataset.write_raw(RAW, *found)
 
 
 if __name__ == "__main__":

@@ -1,29 +1,37 @@
-"""Scale the pixels to [0, 1] and split the rows, in order, into train and test tensors."""
+"""Scale the pixels to [0, 1], give images their shape, and split the rows into three files."""
 
-from typing import Annotated
+from itertools import combinations
+from typing import Annotated, Any
 
 import numpy as np
 import pydantic
 from pydantic import AfterValidator, Field
 
-from src.common import command, dataset, parameters, tensors
+from src.common import command, dataset, parameters
 from src.common.parameters import ParameterError, Switch, integer
-from src.exact import grids
 
 RAW = "data/raw/dataset.safetensors"
 TRAIN_DATA = "data/prepared/train.safetensors"
+VALIDATION_DATA = "data/prepared/validation.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
 
 
 def _range(rows: list[int]) -> list[int]:
-    if not 0 <= rows[0] < rows[1]:
+    if rows and not (len(rows) == 2 and 0 <= rows[0] < rows[1]):
         raise ValueError
     return rows
 
 
+def _shape(value: Any) -> Any:
+    is_list = isinstance(value, list) and len(value) == 3
+    if value != "auto" and not (is_list and all(type(size) is int and size > 0 for size in value)):
+        raise ValueError
+    return value
+
+
 Rows = Annotated[
     list[int],
-    Field(min_length=2, max_length=2, description="[first, end] with 0 <= first < end"),
+    Field(min_length=2, description="[first, end] with 0 <= first < end"),
     AfterValidator(_range),
 ]
 
@@ -33,49 +41,97 @@ class Prepare(parameters.Section):
 
     pixel_max: Annotated[int, integer(1, 255)]
     transpose: Switch
+    shape: Annotated[
+        Any,
+        AfterValidator(_shape),
+        Field(description="auto, or [channels, height, width] of integers above 0"),
+    ]
     train_rows: Rows
+    validation_rows: Annotated[
+        list[int],
+        Field(description="[first, end] with 0 <= first < end, or [] for none"),
+        AfterValidator(_range),
+    ]
     test_rows: Rows
+
+    @property
+    def splits(self) -> dict[str, list[int]]:
+        """Each split's first row and end."""
+        rows = {"train": self.train_rows, "validation": self.validation_rows or [0, 0]}
+        return rows | {"test": self.test_rows}
 
     @pydantic.model_validator(mode="after")
     def _apart(self) -> "Prepare":
-        if max(self.train_rows[0], self.test_rows[0]) < min(self.train_rows[1], self.test_rows[1]):
-            raise ValueError("train_rows and test_rows may not overlap")
+        for (one, left), (other, right) in combinations(self.splits.items(), 2):
+            if max(left[0], right[0]) < min(left[1], right[1]):
+                raise ValueError(f"{one}_rows and {other}_rows may not overlap")
         return self
+
+
+def shaped(images: np.ndarray, shape: str | list[int]) -> np.ndarray:
+    """Return raw images as a view (N, C, H, W); flat ones, of one row of pixels, take `shape`."""
+    found = images.shape[1:]
+    is_flat, pixels = found[:2] == (1, 1), int(np.prod(found))
+    if isinstance(shape, list):
+        if np.prod(shape) != pixels or not (is_flat or tuple(shape) == found):
+            have = f"have {pixels:,} pixels" if is_flat else f"are {list(found)} by themselves"
+            raise ParameterError("prepare.shape", f"the images {have}", shape)
+        return images.reshape(-1, *shape)
+    if not is_flat:
+        return images
+    side = round(pixels**0.5)
+    if side**2 != pixels:
+        raise ParameterError(
+            "prepare.shape",
+            f"must be [channels, height, width], as {pixels:,} pixels are no grey square",
+            shape,
+        )
+    return images.reshape(-1, 1, side, side)
+
+
+def check_classes(raw: dataset.Dataset, splits: dict[str, list[int]]) -> None:
+    """Check that each class that is scored is trained."""
+    trained = np.unique(raw.labels[slice(*splits["train"])])
+    for split in ("validation", "test"):
+        missing = np.setdiff1d(raw.labels[slice(*splits[split])], trained)
+        if len(missing):
+            named = ", ".join(raw.names[label] for label in missing[:5])
+            what = "class" if len(missing) == 1 else f"{len(missing)} classes"
+            more = ", ..." if len(missing) > 5 else ""
+            raise ParameterError(
+                "prepare.train_rows",
+                f"they lack the {split} rows' {what} {named}{more}",
+                splits["train"],
+            )
 
 
 def main() -> None:
     settings = parameters.read("prepare", Prepare)
-    images, labels = dataset.read_raw(RAW)
-    if images.max() > settings.pixel_max:
+    raw = dataset.read_raw(RAW)
+    if raw.images.max() > settings.pixel_max:
         raise ParameterError(
             "prepare.pixel_max",
-            f"must be from the brightest pixel, {images.max()}, to 255",
+            f"must be from the brightest pixel, {raw.images.max()}, to 255",
             settings.pixel_max,
         )
+    images = shaped(raw.images, settings.shape)
     if settings.transpose:
-        side = dataset.side_of(images.shape[1])
-        if side is None:
-            raise ParameterError("prepare.transpose", "only square images can be transposed", True)
-        images = images.reshape(-1, side, side).transpose(0, 2, 1).reshape(len(images), -1)
-    levels = grids.PIXELS.nearest(np.arange(256) / settings.pixel_max).astype(np.float32)
-    splits = {"train": (TRAIN_DATA, settings.train_rows), "test": (TEST_DATA, settings.test_rows)}
-    for split, (_, rows) in splits.items():
-        if rows[1] > len(labels):
-            raise ParameterError(
-                f"prepare.{split}_rows", f"the data have {len(labels):,} rows", rows
-            )
-    largest = labels[slice(*settings.test_rows)].max()
-    if largest > labels[slice(*settings.train_rows)].max():
-        raise ParameterError(
-            "prepare.train_rows", f"they lack the test rows' class {largest}", settings.train_rows
-        )
-    for path, rows in splits.values():
+        images = images.swapaxes(2, 3)
+    for split, rows in settings.splits.items():
+        if rows[1] > len(images):
+            have = f"the data have {len(images):,} rows"
+            raise ParameterError(f"prepare.{split}_rows", have, rows)
+    check_classes(raw, settings.splits)
+    levels = np.arange(256) / settings.pixel_max
+    # The nearest step, ties to even, which float32 holds exactly.
+    levels = (np.rint(levels / dataset.PIXEL_STEP) * dataset.PIXEL_STEP).astype(np.float32)
+    paths = {"train": TRAIN_DATA, "validation": VALIDATION_DATA, "test": TEST_DATA}
+    for split, rows in settings.splits.items():
         picked = slice(*rows)
-        tensors.write(
-            path,
-            {"images": levels[images[picked]], "labels": labels[picked].astype(np.int64)},
-        )
-        print(f"prepare: {path}: {len(labels[picked]):,} rows")
+        labels = raw.labels[picked].astype(np.int64)
+        dataset.write(paths[split], levels[images[picked]], labels, raw.names)
+        shape = " x ".join(map(str, images.shape[1:]))
+        print(f"prepare: {paths[split]}: {len(labels):,} rows of {shape}")
 
 
 if __name__ == "__main__":

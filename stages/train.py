@@ -1,6 +1,5 @@
 """Train the chosen model, and write it with its recipe, its start and its learning curve."""
 
-import os
 import sys
 import time
 from typing import Any
@@ -62,7 +61,7 @@ def main() -> None:
             code=checkpoint.code(),
             versions=torch.__version__ if settings.exact else versions,
         )
-        kept = checkpoint.Checkpoint(name, machine.checkpoint_seconds)
+        kept = checkpoint.Checkpoint(name, machine.checkpoint_seconds, chosen)
         images, labels = rows.images, rows.labels
         if processes.size == 1:
             images, labels = images.to(chosen), labels.to(chosen)  # several send their shares
@@ -75,8 +74,8 @@ def main() -> None:
             checkpoint=kept,
             progress=Progress(settings) if is_first else None,
         )
-        curve = follow(epochs, split, settings, kept) if is_first else [*epochs]
-    except exact.NotExact as error:
+        curve = follow(epochs, split, settings) if is_first else [*epochs]
+    except exact.NotExactError as error:
         raise parameters.ParameterError("train.model", error, settings.model) from error
     if not is_first:
         return
@@ -125,24 +124,20 @@ def held_out_rows(settings: Train) -> tuple[str, training.Rows]:
     return "test", (test.images, test.labels)
 
 
-def follow(
-    epochs: Any, split: str, settings: Train, kept: checkpoint.Checkpoint
-) -> list[training.Epoch]:
+def follow(epochs: Any, split: str, settings: Train) -> list[training.Epoch]:
     """Print a line for each epoch, and return them all."""
     curve: list[training.Epoch] = []
-    width, is_resumed = len(str(settings.epochs)), False
+    width = len(str(settings.epochs))
     for epoch in epochs:
         curve.append(epoch)
-        if not epoch.seconds:
-            is_resumed = True
+        if not epoch.seconds:  # a checkpoint remembers it
             continue
-        if is_resumed:
-            is_resumed = False
         held = epoch.held_out
+        assert held  # the first process always has rows to score
         tqdm.write(
             f"epoch {epoch.number:>{width}}/{settings.epochs}  train loss {epoch.train.loss:.4f}"
-            + (f"  {split} loss {held.loss:.4f}  {split} accuracy {held.accuracy:.2%}" if held else "")
-            + f"  {epoch.sha256[:8]}  {epoch.seconds:.1f} s"
+            f"  {split} loss {held.loss:.4f}  {split} accuracy {held.accuracy:.2%}"
+            f"  {epoch.sha256[:8]}  {epoch.seconds:.1f} s"
         )
         sys.stdout.flush()
     return curve

@@ -14,7 +14,7 @@ how and why. Nothing in this package imports anything else of the project.
             optimizer.step(len(y))
 """
 
-from src.exact.grids import NotExact
+from src.exact.grids import NotExactError
 from src.exact.loss import CrossEntropyLoss, log_softmax, losses
 from src.exact.modules import (
     TWINS,
@@ -48,7 +48,7 @@ __all__ = [
     "Dropout2d",
     "Linear",
     "MaxPool2d",
-    "NotExact",
+    "NotExactError",
     "convert",
     "log_softmax",
     "losses",

@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
-class NotExact(RuntimeError):
+
+class NotExactError(RuntimeError):
     """Something cannot be computed exactly; the message names it and a way out."""
 
 
@@ -96,12 +97,12 @@ def for_gradient(what: str, inputs: Grid, errors: Grid, each: int, rows: int) ->
     whole batch. The bound is of the whole batch, so that no share of it can exceed it.
 
     Raises:
-        NotExact: so many products leave fewer than FEWEST bits to a factor; says of `what` how
+        NotExactError: so many products leave fewer than FEWEST bits to a factor; says of `what` how
             many rows are allowed.
     """
     bits = BITS - log2_up(each * rows)
     if bits < 2 * FEWEST:
-        raise NotExact(
+        raise NotExactError(
             f"{what}: a gradient over {rows:,} rows would not be exact; "
             f"at most {2 ** (BITS - 2 * FEWEST) // each:,} rows are allowed in a batch"
         )

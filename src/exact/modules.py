@@ -18,14 +18,14 @@ from torch.autograd import Function
 from torch.nn.modules.utils import _pair
 
 from src.exact import functions, grids, stepping
-from src.exact.grids import Grid, NotExact
+from src.exact.grids import Grid, NotExactError
 
 Tensor = torch.Tensor
 
 
 def _is_2d(x: Tensor, module: nn.Module) -> None:
     if x.dim() != 4:
-        raise NotExact(
+        raise NotExactError(
             f"{type(module).__name__} needs images (B, C, H, W), and got {tuple(x.shape)}"
         )
 
@@ -37,9 +37,7 @@ class _Product(Function):
     """
 
     @staticmethod
-    def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pair: Any
-    ) -> Tensor:
+    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pair: Any) -> Tensor:
         with stepping.twin():
             ctx.save_for_backward(x, weight)
             ctx.pair, ctx.has_bias = pair, bias is not None
@@ -189,7 +187,7 @@ class Conv2d(nn.Conv2d):
             for side, p, d, k, s in zip(x.shape[2:], padding, dilation, kernel, stride, strict=True)
         ]
         if min(sides) < 1:
-            raise NotExact(f"images of {x.shape[2]} x {x.shape[3]} are too small for Conv2d")
+            raise NotExactError(f"images of {x.shape[2]} x {x.shape[3]} are too small for Conv2d")
         area, groups = math.prod(kernel), self.groups
         overlaps = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride, strict=True))
         inputs = grids.for_inputs(self.in_channels // groups * area, grids.IMAGES)
@@ -278,6 +276,8 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
         x = _Snap.apply(input, grids.NORMALIZED)
         if not self.training:
             shape = (1, -1, *[1] * (input.dim() - 2))
+            assert self.running_mean is not None
+            assert self.running_var is not None
             factor = functions.sqrt(self.running_var + self.eps).reciprocal_() * self.weight
             y: Tensor = (x - self.running_mean.view(shape)) * factor.view(shape)
             return y + self.bias.view(shape)
@@ -287,13 +287,14 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             x, self.weight, self.bias, self.eps, self.add_up, is_first
         )
         if count[0] < 2:
-            raise NotExact(
+            raise NotExactError(
                 f"{type(self).__name__}: more than one value a channel is needed in a batch"
             )
         with torch.no_grad(), stepping.twin():
             unbiased = variance * (count / (count - 1))
             for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
-                assert running is not None and self.momentum is not None
+                assert running is not None
+                assert self.momentum is not None
                 kept = running * (1 - self.momentum)
                 # As float32 holds them, so that a saved model is the one that was scored.
                 running.copy_((kept + new * self.momentum).float())
@@ -415,7 +416,7 @@ def _drop(x: Tensor, share: float, dims: int) -> Tensor:
     """Multiply x by a mask that NumPy draws for the whole batch, over its first dimensions."""
     now = stepping.current()
     if now is None:
-        raise NotExact("Dropout draws in training, and needs to know the step: use exact.step")
+        raise NotExactError("Dropout draws in training, and needs to know the step: use exact.step")
     shape = (now.batch, *x.shape[1:dims], *[1] * (x.dim() - dims))
     kept = now.generator().random(shape)[now.rows] >= share
     scale = 0.0 if share == 1 else 1 / (1 - share)
@@ -468,20 +469,20 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
         The same model.
 
     Raises:
-        NotExact: a module or one of its options has no twin; names its path.
+        NotExactError: a module or one of its options has no twin; names its path.
     """
     for path, module in model.named_modules():
         kind = type(module)
         where = f"{path or 'the model'} ({kind.__name__})"
         if kind in TWINS:
             if "weight" in dict(kind.__annotations__) and "weight" not in module._parameters:
-                raise NotExact(f"{where}: its weight is computed anew in each step; {INSTEAD}")
+                raise NotExactError(f"{where}: its weight is computed anew in each step; {INSTEAD}")
             module.__class__ = TWINS[kind]
             module.path = where
             option = getattr(module, "refusal", lambda: None)()
             if option:
                 module.__class__ = kind
-                raise NotExact(f"{where}: {option} is not exact; {INSTEAD}")
+                raise NotExactError(f"{where}: {option} is not exact; {INSTEAD}")
             if isinstance(module, _BatchNorm):
                 module.add_up = add_up
         elif kind in EXACT_ALREADY or kind in CONTAINERS or kind in TWINS.values():
@@ -489,7 +490,7 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
         elif kind.__module__.startswith("torch.") or not _is_own(kind):
             base = next(base for base in kind.__mro__ if base.__module__.startswith("torch."))
             what = "" if base is kind else f"a subclass of {base.__name__} "
-            raise NotExact(f"{where}: {what}has no exact twin; {INSTEAD}")
+            raise NotExactError(f"{where}: {what}has no exact twin; {INSTEAD}")
     model.double()
     with torch.no_grad():
         for parameter in model.parameters():
@@ -498,6 +499,6 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
 
 
 def _is_own(kind: type[nn.Module]) -> bool:
-    """Say whether a class of the user's derives from containers alone, so that its forward shows."""
+    """Say whether a user's class derives from containers alone, so that its forward is seen."""
     bases = [base for base in kind.__mro__ if base.__module__.startswith("torch.")]
     return all(base in CONTAINERS for base in bases)

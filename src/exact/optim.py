@@ -103,7 +103,10 @@ class Optimizer:
         for master, saved in zip(self.masters, state["masters"], strict=True):
             master.copy_(saved)
         self.state = [
-            {key: v.to(self.masters[0].device) if isinstance(v, Tensor) else v for key, v in s.items()}
+            {
+                key: v.to(self.masters[0].device) if isinstance(v, Tensor) else v
+                for key, v in s.items()
+            }
             for s in state["state"]
         ]
         self._snap()
@@ -118,9 +121,7 @@ class SGD(Optimizer):
     def __init__(
         self, params: Parameters, lr: float, momentum: float = 0, weight_decay: float = 0
     ) -> None:
-        super().__init__(
-            params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay}
-        )
+        super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     def _update(self, index: int, group: dict[str, Any], rows: Tensor) -> None:
         master, gradient = self.masters[index], self.gradients[index]

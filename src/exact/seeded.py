@@ -26,8 +26,8 @@ class seeded(TorchDispatchMode):  # noqa: N801  (a context, named like torch's m
     draws standard normal numbers by NumPy and scales them.
 
     Raises:
-        NotExact: in the block, for an operation that sums or decomposes, or that draws in a way
-            that is not known here; names it.
+        NotExactError: in the block, an operation sums or decomposes, or draws in a way that is not
+            known here; names it.
     """
 
     def __init__(self, seed: int) -> None:
@@ -40,7 +40,7 @@ class seeded(TorchDispatchMode):  # noqa: N801  (a context, named like torch's m
         kwargs = kwargs or {}
         name = func.overloadpacket.__name__
         if name.startswith("linalg_") or name.strip("_") in SUMS:
-            raise grids.NotExact(
+            raise grids.NotExactError(
                 f"aten::{name} is not exact, so a model cannot start from it; use another "
                 "initialisation (nn.init), or set train.exact to false"
             )
@@ -48,7 +48,7 @@ class seeded(TorchDispatchMode):  # noqa: N801  (a context, named like torch's m
             return func(*args, **kwargs)
         draw = DRAWS.get(name.rstrip("_"))
         if draw is None:
-            raise grids.NotExact(
+            raise grids.NotExactError(
                 f"aten::{name} draws in a way that NumPy cannot; use another initialisation "
                 "(nn.init), or set train.exact to false"
             )

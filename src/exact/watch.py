@@ -40,7 +40,7 @@ class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
     that is taken later.
 
     Raises:
-        NotExact: names the operation, and the line of the user's code or the module. (A
+        NotExactError: names the operation, and the line of the user's code or the module. (A
             TypeError would be swallowed by Python's operators.)
     """
 
@@ -54,15 +54,15 @@ class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
         name = func.overloadpacket.__name__
         plain = name.rstrip("_")
         if plain not in SAFE:
-            raise grids.NotExact(_message(f"aten::{name}"))
+            raise grids.NotExactError(_message(f"aten::{name}"))
         if kwargs.get("alpha", 1) != 1:
-            raise grids.NotExact(_message(f"aten::{name} with alpha"))
+            raise grids.NotExactError(_message(f"aten::{name} with alpha"))
         if plain in POWERS_ONLY and isinstance(args[1], int | float) and not _is_power(args[1]):
-            raise grids.NotExact(
+            raise grids.NotExactError(
                 _message(f"aten::{name} by {args[1]}", "multiply by the reciprocal instead")
             )
         if plain == "max_pool2d_with_indices" and _overlaps(*args[1:3]):
-            raise grids.NotExact(
+            raise grids.NotExactError(
                 _message("aten::max_pool2d with overlap", "use the module nn.MaxPool2d instead")
             )
         if plain == "add" and torch._C._current_graph_task_id() != -1:
@@ -89,7 +89,7 @@ def _check_sum(args: Any) -> None:
     total = a + b
     part = total - a
     if ((a - (total - part)) + (b - part)).any():
-        raise grids.NotExact(
+        raise grids.NotExactError(
             _message(
                 "an addition in the backward pass",
                 "branches meet here whose errors are on no grid, maybe behind a LeakyReLU",

@@ -25,7 +25,7 @@ MAGIC = b"checkpoint 1 "
 
 
 def folder() -> Path:
-    """Return the folder of checkpoints: DVC_ROOT is the main checkout, also in --temp and --queue."""
+    """Return the folder of checkpoints: DVC_ROOT is the main checkout, in --temp too."""
     return Path(os.environ.get("DVC_ROOT", ".")) / ".checkpoints"
 
 
@@ -48,8 +48,12 @@ def code() -> str:
 class Checkpoint:
     """The checkpoint of one training."""
 
-    def __init__(self, name: str, seconds: float) -> None:
-        """Name the training by its `key`, and say how many seconds may pass unsaved."""
+    def __init__(self, name: str, seconds: float, device: torch.device) -> None:
+        """Name the training by its `key`, and say how many seconds may pass unsaved.
+
+        The processes agree through tensors on a device.
+        """
+        self.device = device
         self.path = folder() / f"{name}.checkpoint"
         self.seconds = seconds
         self.written = time.monotonic()
@@ -59,11 +63,7 @@ class Checkpoint:
         if (step + 1) % STEPS:
             return False
         is_late = group.rank == 0 and time.monotonic() - self.written >= self.seconds
-        if group.size == 1:
-            return is_late
-        flag = torch.tensor([int(is_late)])
-        group.add_up(flag)
-        return bool(flag.item())
+        return group.first_says(is_late, self.device)
 
     def write(self, group: Group, state: dict[str, Any]) -> None:
         """Replace the file, by the first process; a full disk is a warning."""

@@ -10,7 +10,7 @@ from torch.nn.modules.utils import _pair
 Node = dict[str, Any]
 
 
-class _NotDrawn(Exception):
+class _NotDrawnError(Exception):
     """The page cannot compute this; the message says what."""
 
 
@@ -35,7 +35,7 @@ def graph(model: nn.Module, shape: tuple[int, int, int]) -> tuple[list[Node] | N
         traced = _Tracer().trace(model)
         nodes = [_node(node, dict(model.named_modules())) for node in traced.nodes]
         return nodes, ""
-    except _NotDrawn as reason:
+    except _NotDrawnError as reason:
         return None, f"The page cannot compute {reason}."
     except Exception as error:  # a forward may do anything, and torch.fx says it in many ways
         return None, f"The model's forward cannot be followed: {' '.join(str(error).split())[:200]}"
@@ -50,17 +50,17 @@ def _node(node: Any, modules: dict[str, nn.Module]) -> Node:
         return base | {"op": "input"}
     if node.op == "output":
         if len(inputs) != 1:
-            raise _NotDrawn("a model with several outputs")
+            raise _NotDrawnError("a model with several outputs")
         return base | {"op": "output"}
     if node.op == "call_module":
         return base | {"module": node.target} | _of_module(modules[node.target])
     if node.op in ("call_function", "call_method"):
         name = node.target if isinstance(node.target, str) else node.target.__name__
         return base | _of_function(name.strip("_"), node)
-    raise _NotDrawn(f"{node.op} {node.target}")
+    raise _NotDrawnError(f"{node.op} {node.target}")
 
 
-def _of_module(module: nn.Module) -> Node:
+def _of_module(module: nn.Module) -> Node:  # noqa: C901  (a table)
     """Return op and settings of a module of torch.nn."""
     match module:
         case nn.Linear():
@@ -68,7 +68,7 @@ def _of_module(module: nn.Module) -> Node:
         case nn.Conv2d():
             padding = module.padding
             if module.padding_mode != "zeros" or padding == "same":
-                raise _NotDrawn("a convolution with such padding")
+                raise _NotDrawnError("a convolution with such padding")
             return {
                 "op": "conv2d",
                 "stride": [*module.stride],
@@ -89,7 +89,7 @@ def _of_module(module: nn.Module) -> Node:
             if isinstance(module, nn.MaxPool2d):
                 return pool | {"op": "maxpool", "dilation": [*_pair(module.dilation)]}
             if module.divisor_override:
-                raise _NotDrawn("an average with divisor_override")
+                raise _NotDrawnError("an average with divisor_override")
             return pool | {"op": "avgpool", "count_include_pad": module.count_include_pad}
         case nn.AdaptiveAvgPool2d():
             return {"op": "adaptiveavgpool", "size": [*_pair(module.output_size)]}
@@ -107,10 +107,10 @@ def _of_module(module: nn.Module) -> Node:
             return {"op": "dropout"}
         case nn.Identity():
             return {"op": "identity"}
-    raise _NotDrawn(type(module).__name__)
+    raise _NotDrawnError(type(module).__name__)
 
 
-def _of_function(name: str, node: Any) -> Node:
+def _of_function(name: str, node: Any) -> Node:  # noqa: C901  (a table)
     """Return op and settings of a function or a method, where all operands are tensors."""
     args, kwargs = node.args, node.kwargs
     if name in ("add", "iadd", "sub", "mul") and len(node.all_input_nodes) == len(args) == 2:
@@ -141,9 +141,9 @@ def _of_function(name: str, node: Any) -> Node:
         kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
         stride = args[2] if len(args) > 2 else kwargs.get("stride")
         if len(args) <= 3 and not kwargs.keys() - {"kernel_size", "stride"}:
-            pool = {"kernel": [*_pair(kernel)], "stride": [*_pair(stride or kernel)]}
+            pool: Node = {"kernel": [*_pair(kernel)], "stride": [*_pair(stride or kernel)]}
             pool |= {"padding": [0, 0], "ceil": False}
             if name == "max_pool2d":
                 return pool | {"op": "maxpool", "dilation": [1, 1]}
             return pool | {"op": "avgpool", "count_include_pad": True}
-    raise _NotDrawn(f"{name} in a forward")
+    raise _NotDrawnError(f"{name} in a forward")

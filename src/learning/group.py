@@ -55,6 +55,12 @@ class Group:
             OSError: another process, or the agent that started this one, is gone.
         """
 
+    def first_says(self, answer: bool, device: torch.device) -> bool:
+        """Return the first process's answer, in every process."""
+        flag = torch.tensor(int(answer and self.rank == 0), device=device)
+        self.add_up(flag)
+        return bool(flag.item())
+
 
 class DistributedGroup(Group):
     """Several processes, as the environment variables that torchrun sets say."""

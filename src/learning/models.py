@@ -1,8 +1,8 @@
 """The models that `train.model` can name, in plain torch.nn.
 
 To add one, write a function called as (shape, classes) that returns an nn.Module, and add it to
-MODELS. `shape` is that of an image: (channels, height, width). The module takes images (B, channels,
-height, width) and returns logits (B, classes).
+MODELS. `shape` is that of an image: (channels, height, width). The module takes images
+(B, channels, height, width) and returns logits (B, classes).
 """
 
 import math
@@ -150,7 +150,7 @@ def start(
 
     Raises:
         UsageError: as `build`.
-        exact.NotExact: the initialisation sums, or draws in an unknown way.
+        exact.NotExactError: the initialisation sums, or draws in an unknown way.
     """
     if is_exact:
         with exact.seeded(seed):

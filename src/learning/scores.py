@@ -32,9 +32,9 @@ class Meter:
 
     KEPT = 10_000  # rows
 
-    def __init__(self) -> None:
-        """Start from nothing."""
-        self.sums = torch.zeros(3, dtype=torch.int64)
+    def __init__(self, sums: Tensor | None = None) -> None:
+        """Start from nothing, or from the sums of an interrupted epoch."""
+        self.sums = torch.zeros(3, dtype=torch.int64) if sums is None else sums.clone()
         self.kept: list[tuple[Tensor, Tensor]] = []
         self.rows = 0
 
@@ -59,6 +59,12 @@ class Meter:
             self.kept, self.rows = [], 0
         return self.sums
 
+    def gather(self, group: Group) -> None:
+        """Move the sums of all processes to the first one."""
+        group.add_up(self.flush())
+        if group.rank:
+            self.sums.zero_()
+
     def score(self, group: Group | None = None) -> Score:
         """Return the mean over the rows of all processes."""
         sums = self.flush().clone()
@@ -73,7 +79,7 @@ def logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
     """Return logits (N, classes) for images float32 (N, C, H, W), in evaluation mode.
 
     Raises:
-        exact.NotExact: an exact model's forward does something in evaluation that is not exact.
+        exact.NotExactError: in evaluation, an exact model does something that is not exact.
     """
     was_training, is_exact = model.training, models.is_exact(model)
     device = next(model.parameters()).device
@@ -93,7 +99,7 @@ def logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
 
 
 def log_probabilities(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
-    """Return float64 (N, classes) on the CPU for images float32 (N, C, H, W); raises as `logits`."""
+    """Return float64 (N, classes) on the CPU for images (N, C, H, W); raises as `logits`."""
     found = logits(model, images, batch_size)
     if models.is_exact(model):
         return exact.log_softmax(found).cpu()

@@ -60,16 +60,17 @@ class Train(Section):
             raise ValueError("warmup_epochs must be fewer than epochs")
         return self
 
-    def rate(self, step: int, steps: int, warmup: int = 0) -> float:
-        """Return the learning rate of a step, counted from 0 over the whole training."""
-        if step < warmup:
-            return self.learning_rate * ((step + 1) / warmup)
-        step, steps = step - warmup, steps - warmup
+    def rate(self, epoch: int, step: int, steps: int) -> float:
+        """Return the learning rate of a step, counted from 0, of an epoch, counted from 1."""
+        taken, warmup = (epoch - 1) * steps + step, self.warmup_epochs * steps
+        if taken < warmup:
+            return self.learning_rate * ((taken + 1) / warmup)
+        taken, total = taken - warmup, self.epochs * steps - warmup
         if self.schedule == "linear":
-            return self.learning_rate * ((steps - step) / steps)
+            return self.learning_rate * ((total - taken) / total)
         if self.schedule == "cosine":
             # Rounded, as the last bit of a cosine is the C library's.
-            wave = round((1 + math.cos(math.pi * step / steps)) / 2 * 2**40) / 2**40
+            wave = round((1 + math.cos(math.pi * taken / total)) / 2 * 2**40) / 2**40
             return self.learning_rate * wave
         return self.learning_rate
 
@@ -96,7 +97,7 @@ class Epoch(NamedTuple):
     ended: str
 
 
-def train(
+def train(  # noqa: C901  (the loop, whole)
     model: nn.Module,
     rows: Rows,
     settings: Train,
@@ -122,18 +123,13 @@ def train(
 
     Raises:
         UsageError: training diverges; says in which epoch.
-        exact.NotExact: exact training meets something that is not exact.
+        exact.NotExactError: exact training meets something that is not exact.
     """
     group = group or Group()
-    images, labels = rows
-    device = next(model.parameters()).device
-    size = settings.batch_size
-    count = len(labels) - len(labels) % size if settings.drop_last else len(labels)
-    steps = -(-count // size)
-    optimizer = make_optimizer(model, settings)
+    optimizer, device = make_optimizer(model, settings), next(model.parameters()).device
     criterion: nn.Module = nn.CrossEntropyLoss(reduction="sum")
     if settings.exact:
-        criterion = exact.CrossEntropyLoss(with_value=False)
+        criterion = exact.CrossEntropyLoss(with_value=False)  # a Meter scores many steps at once
     state: dict[str, Any] = {"epoch": 1, "step": 0, "sums": None, "curve": [], "best": None}
     if checkpoint and (found := checkpoint.read()):
         state = restore(model, optimizer, found)
@@ -141,87 +137,95 @@ def train(
     yield from past
 
     for epoch in range(state["epoch"], settings.epochs + 1) if not ended(past) else ():
-        started, generator = time.monotonic(), np.random.default_rng([settings.seed, epoch])
-        order = generator.permutation(len(labels)) if settings.shuffle else np.arange(len(labels))
-        moves = generator.integers(-settings.shift, settings.shift + 1, (steps, 2)).tolist()
-        meter, first = Meter(), state.pop("step", 0)
-        if (sums := state.pop("sums", None)) is not None and group.rank == 0:
-            meter.sums.copy_(sums)
+        started, first = time.monotonic(), state["step"]
+        meter = Meter(state["sums"] if group.rank == 0 else None)
         model.train()
-        for step in range(first, steps):
-            batch = slice(step * size, min(step * size + size, count))
-            whole, share = batch.stop - batch.start, group.share(batch)
-            picked = slice(share.start, share.stop) if not settings.shuffle else order[share]
-            x, y = shifted(images[picked], *moves[step]).to(device), labels[picked].to(device)
-            mine = slice(share.start - batch.start, share.stop - batch.start)
-            rate = settings.rate(
-                (epoch - 1) * steps + step,
-                settings.epochs * steps,
-                settings.warmup_epochs * steps,
-            )
+        for step, steps, x, y, mine, whole in batches(rows, settings, epoch, first, group):
             for parameters in optimizer.param_groups:
-                parameters["lr"] = rate
-            watched = exact.watch() if settings.exact and step == first else contextlib.nullcontext()
-            with exact.step(
-                seed=settings.seed, epoch=epoch, step=step, rows=mine, batch=whole
-            ), watched:
+                parameters["lr"] = settings.rate(epoch, step, steps)
+            place = exact.step(seed=settings.seed, epoch=epoch, step=step, rows=mine, batch=whole)
+            is_watched = settings.exact and step == first
+            with place, exact.watch() if is_watched else contextlib.nullcontext():
                 optimizer.zero_grad()
-                logits = model(x)
-                criterion(logits, y).backward()
+                logits = model(x.to(device))
+                criterion(logits, y.to(device)).backward()
                 add_up_gradients(model, optimizer, group)
                 if settings.exact:
                     optimizer.step(whole)  # the gradients are of a sum; it divides
                 else:
-                    for parameter in model.parameters():
-                        if parameter.grad is not None:
-                            parameter.grad /= whole
+                    divide_gradients(model, whole)
                     optimizer.step()
-            meter.add(logits, y)
+            meter.add(logits, y.to(device))
             if progress:
                 progress(epoch, step + 1, steps, meter)
             if checkpoint and step + 1 < steps and checkpoint.is_due(group, step):
-                sums = meter.flush().clone()
-                group.add_up(sums)
-                checkpoint.write(
-                    group, snapshot(model, optimizer, epoch, step + 1, sums, state, group)
-                )
-                if group.rank:
-                    meter.sums.zero_()
-                else:
-                    meter.sums.copy_(sums)
+                meter.gather(group)
+                state |= {"epoch": epoch, "step": step + 1, "sums": meter.sums}
+                checkpoint.write(group, snapshot(model, optimizer, state))
         check_divergence(model, optimizer, settings, epoch)
-        scored, result = meter.score(group), None
-        if held_out and group.rank == 0:
-            result = score(model, *held_out)
-        is_best, stop = False, 0
-        if result:
-            best = state["best"]
-            is_best = best is None or result.loss < best["loss"]
-            if is_best:
-                weights = copy.deepcopy(model.state_dict()) if settings.keep == "best" else None
-                state["best"] = {"loss": result.loss, "epoch": epoch, "weights": weights}
-            since = epoch - state["best"]["epoch"]
-            stop = int(bool(settings.patience and since >= settings.patience))
-        flag = torch.tensor([stop])
-        group.add_up(flag.to(device) if device.type == "cuda" else flag)
-        reason = "patience" if flag.item() else "all epochs" if epoch == settings.epochs else ""
-        record = Epoch(
-            epoch,
-            scored,
-            result,
-            digest(model, optimizer),
-            is_best,
-            time.monotonic() - started,
-            reason,
-        )
+        scored = meter.score(group)
+        result = score(model, *held_out) if held_out and group.rank == 0 else None
+        is_best = remember(state, result, epoch, model, settings)
+        reason = "all epochs" if epoch == settings.epochs else ""
+        reason = "patience" if group.first_says(is_late(state, settings, epoch), device) else reason
+        bits, seconds = digest(model, optimizer), time.monotonic() - started
+        record = Epoch(epoch, scored, result, bits, is_best, seconds, reason)
         state["curve"].append([*record._replace(seconds=0.0)])
+        state |= {"epoch": epoch + 1, "step": 0, "sums": None}
         if checkpoint:
-            checkpoint.write(group, snapshot(model, optimizer, epoch + 1, 0, None, state, group))
+            checkpoint.write(group, snapshot(model, optimizer, state))
         yield record
         if reason:
             break
     if settings.keep == "best" and state["best"]:
         model.load_state_dict(state["best"]["weights"])
+
+
+class Batch(NamedTuple):
+    """What a process computes in a step: its rows of a batch, which they are, and of how many."""
+
+    step: int
+    steps: int
+    images: Tensor
+    labels: Tensor
+    rows: slice
+    whole: int
+
+
+def batches(rows: Rows, settings: Train, epoch: int, first: int, group: Group) -> Iterator[Batch]:
+    """Give the batches of an epoch from a step on: order and shifts depend on seed and epoch."""
+    images, labels = rows
+    size = settings.batch_size
+    count = len(labels) - len(labels) % size if settings.drop_last else len(labels)
+    steps = -(-count // size)
+    generator = np.random.default_rng([settings.seed, epoch])
+    order = generator.permutation(len(labels)) if settings.shuffle else None
+    moves = generator.integers(-settings.shift, settings.shift + 1, (steps, 2)).tolist()
+    for step in range(first, steps):
+        batch = slice(step * size, min(step * size + size, count))
+        share = group.share(batch)
+        picked = share if order is None else torch.from_numpy(order[share]).to(labels.device)
+        x = shifted(images[picked], *moves[step])
+        mine = slice(share.start - batch.start, share.stop - batch.start)
+        yield Batch(step, steps, x, labels[picked], mine, batch.stop - batch.start)
+
+
+def remember(
+    state: dict[str, Any], result: Score | None, epoch: int, model: nn.Module, settings: Train
+) -> bool:
+    """Remember the epoch with the lowest held-out loss; say whether it is this one."""
+    if result is None or (state["best"] and result.loss >= state["best"]["loss"]):
+        return False
+    weights = copy.deepcopy(model.state_dict()) if settings.keep == "best" else None
+    state["best"] = {"loss": result.loss, "epoch": epoch, "weights": weights}
+    return True
+
+
+def is_late(state: dict[str, Any], settings: Train, epoch: int) -> bool:
+    """Say whether patience is over: so many epochs have gone by since the best one."""
+    if not settings.patience or not state["best"]:
+        return False
+    return bool(epoch - state["best"]["epoch"] >= settings.patience)
 
 
 def ended(curve: list[Epoch]) -> bool:
@@ -266,27 +270,16 @@ def add_up_gradients(model: nn.Module, optimizer: Any, group: Group) -> None:
         part.copy_(summed.view_as(part))
 
 
-def snapshot(
-    model: nn.Module,
-    optimizer: Any,
-    epoch: int,
-    step: int,
-    sums: Tensor | None,
-    state: dict[str, Any],
-    group: Group,
-) -> dict[str, Any]:
+def snapshot(model: nn.Module, optimizer: Any, state: dict[str, Any]) -> dict[str, Any]:
     """Return the whole state of a training, for its checkpoint."""
-    if group.rank:
-        return {}
-    return {
-        "model": model.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "epoch": epoch,
-        "step": step,
-        "sums": sums,
-        "curve": state["curve"],
-        "best": state["best"],
-    }
+    return state | {"model": model.state_dict(), "optimizer": optimizer.state_dict()}
+
+
+def divide_gradients(model: nn.Module, rows: int) -> None:
+    """Turn gradients of a sum over so many rows into those of the mean."""
+    for parameter in model.parameters():
+        if parameter.grad is not None:
+            parameter.grad /= rows
 
 
 def restore(model: nn.Module, optimizer: Any, found: dict[str, Any]) -> dict[str, Any]:
@@ -303,7 +296,7 @@ def digest(model: nn.Module, optimizer: Any) -> str:
 
     Floats are little-endian; the parameters come in the model's own order.
     """
-    masters = {id(p): p for p in model.parameters()}
+    masters: dict[int, Tensor] = {id(p): p for p in model.parameters()}
     if isinstance(optimizer, exact.SGD | exact.AdamW):
         masters |= {id(p): master for p, master in optimizer.named_masters()}
     whole = hashlib.sha256()
@@ -332,7 +325,7 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
 
     Raises:
         UsageError: one does not fit; says what would.
-        exact.NotExact: exact training meets something that is not exact.
+        exact.NotExactError: exact training meets something that is not exact.
     """
     images, labels = rows
     size = settings.batch_size
@@ -356,9 +349,7 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
                 settings.model,
             )
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
-        found = torch.autograd.grad(
-            (logits * 1.0).sum(), list(named.values()), allow_unused=True
-        )
+        found = torch.autograd.grad((logits * 1.0).sum(), list(named.values()), allow_unused=True)
     lost = [name for name, gradient in zip(named, found, strict=True) if gradient is None]
     if lost:
         raise ParameterError(

