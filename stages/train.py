@@ -71,4 +71,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run("train", main)
+    command.run_stage("train", main)
