@@ -36,6 +36,7 @@ install: $(RUN) ## make .venv with the packages of requirements.lock
 
 .PHONY: repro
 repro: $(RUN) ## run the stages that changed and show the metrics
+	@python -m tools.check
 	dvc repro
 	dvc metrics show
 
@@ -46,22 +47,11 @@ report: $(RUN) ## make the report and say where its page is
 
 .PHONY: restore
 restore: $(RUN) ## make a damaged file anew: make restore FILE=models/model.safetensors
-	@# DVC takes a read-only file in its cache for sound, and would hand out a damaged one for ever.
-	@python -c 'import os, sys, yaml; stages = yaml.safe_load(open("dvc.lock"))["stages"].values(); \
-	sys.exit(os.environ.get("FILE") not in [out["path"] for stage in stages for out in stage.get("outs", [])])' || \
-	{ echo "make restore FILE=PATH is for a file that a stage writes"; exit 2; }
-	@cache="$$(dvc cache dir)/files"; test ! -d "$$cache" || chmod -R u+w "$$cache"
-	rm -f -- "$$FILE"
-	dvc repro
+	@python -m tools.restore "$$FILE"
 
 .PHONY: verify
 verify: $(RUN) ## prove in a clone that this machine computes the committed results
-	@# In the background, as a shell hears of a signal only between the commands that it waits for.
-	@set -e; folder=$$(mktemp -d); trap 'until rm -rf "$$folder"; do sleep 1; done' EXIT; \
-	trap 'kill $$!; exit 1' HUP INT TERM; \
-	git clone --quiet . "$$folder/clone"; cd "$$folder/clone"; \
-	dvc cache dir --local "$$folder/cache"; dvc repro & wait $$!; git diff --exit-code; \
-	echo "verify: all results are those of commit $$(git rev-parse --short HEAD)"
+	@python -m tools.verify
 
 .PHONY: test-fast
 test-fast: $(DEV) ## run the tests that need no pipeline, server or browser
@@ -97,6 +87,7 @@ lock: $(DEV) ## resolve the direct dependencies in pyproject.toml anew and pin e
 		--output-file requirements-dev.lock pyproject.toml
 	sed -i.bak 's/^\(torch==[0-9.]*\)+.*/\1/' requirements-dev.lock
 	rm -f requirements.lock.bak requirements-dev.lock.bak
+	python -m tools.pins
 
 COMPILE := --quiet --upgrade --strip-extras --allow-unsafe --no-annotate --no-header \
 	--no-emit-index-url --no-emit-find-links --no-emit-trusted-host

@@ -7,6 +7,9 @@ import signal
 # reads this once, when torch is imported; in lower case, as a Turkish i is no I to it.
 os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
+# A notebook hands the name of its own backend on; matplotlib refuses one that is not installed.
+os.environ.pop("MPLBACKEND", None)
+
 
 def _leave(*_: object) -> None:
     os.write(2, b"interrupted\n")

@@ -61,4 +61,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run("evaluate", main)
+    command.run_stage("evaluate", main)

@@ -63,4 +63,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run("fetch", main)
+    command.run_stage("fetch", main)

@@ -135,4 +135,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run("prepare", main)
+    command.run_stage("prepare", main)

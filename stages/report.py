@@ -102,4 +102,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    command.run("report", main)
+    command.run_stage("report", main)

@@ -184,4 +184,4 @@ class Progress:
 
 
 if __name__ == "__main__":
-    command.run("train", main)
+    command.run_stage("train", main)

@@ -101,6 +101,84 @@ def test_output_that_cannot_be_written_is_an_error(
     assert end(lambda: None, capsys) == (1, "name: [Errno 28] No space left on device\n")
 
 
+def test_a_stage_refuses_arguments_and_names_params_yaml(tmp_path: Path) -> None:
+    for script in REPOSITORY.glob("stages/[!_]*.py"):
+        last = f'command.run_stage("{script.stem}", main)\n'
+        assert script.read_text(encoding="utf-8").endswith(last)
+    result = subprocess.run(
+        [sys.executable, "-m", "stages.prepare", "--pixel-max", "100"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert result.returncode == 2
+    assert result.stderr == (
+        "prepare: a stage takes no arguments; its settings are in params.yaml"
+        " (given: --pixel-max 100)\n"
+    )
+    assert not any(tmp_path.iterdir())
+
+
+PRINTING = """
+import sys
+from src.common import command
+def main():
+    for number in range(20000):
+        print(number, "four.png \\u00e9")
+    return int(sys.argv[1])
+command.run("name", main)
+"""
+
+
+@pytest.mark.parametrize("status", [0, 3])
+@pytest.mark.parametrize(
+    ("redirection", "printed"),
+    [
+        (" >&-", ""),
+        (" >&- 2>&- <&-", ""),
+        (" 2>&1 | head -n 1", "0 four.png \xe9\n"),
+        (" | tail -n 1", "19999 four.png \xe9\n"),
+    ],
+)
+def test_a_closed_output_or_an_ascii_one_changes_no_status(
+    status: int, redirection: str, printed: str
+) -> None:
+    arguments = [sys.executable, PRINTING]
+    result = subprocess.run(
+        ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {status}{redirection}', *arguments],
+        cwd=REPOSITORY,
+        capture_output=True,
+        encoding="utf-8",
+    )
+    assert (result.returncode, result.stdout, result.stderr) == (status, printed, "")
+
+
+def test_an_ascii_output_shows_other_letters_by_their_numbers() -> None:
+    result = subprocess.run(
+        [sys.executable, "-c", PRINTING, "0"],
+        cwd=REPOSITORY,
+        env=os.environ | {"PYTHONIOENCODING": "ascii"},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")
+    assert result.stdout.startswith("0 four.png \\xe9\n")
+
+
+def test_a_full_disk_is_a_line_where_the_output_is_a_file() -> None:
+    with open("/dev/full", "w") as full:
+        result = subprocess.run(
+            [sys.executable, "-c", PRINTING, "0"],
+            cwd=REPOSITORY,
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+    assert result.returncode == 1
+    assert result.stderr == "name: [Errno 28] No space left on device\n"
+
+
 @pytest.mark.parametrize("module", ["stages.fetch", "stages.train", "tools.predict"])
 def test_without_the_environment_a_command_names_what_to_do(module: str) -> None:
     bare = [sys.executable, "-S", "-m", module, "four.png"]  # -S: without site-packages
@@ -109,3 +187,16 @@ def test_without_the_environment_a_command_names_what_to_do(module: str) -> None
     assert result.stderr == (
         "the packages are missing: `make install` once, then `source .venv/bin/activate`\n"
     )
+
+
+@pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "none such"])
+def test_a_notebook_s_variables_do_not_reach_the_stages(backend: str, tmp_path: Path) -> None:
+    """`!dvc repro` inherits them."""
+    result = subprocess.run(
+        [sys.executable, "-c", "import stages, matplotlib"],
+        cwd=tmp_path,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": backend},
+        capture_output=True,
+        text=True,
+    )
+    assert (result.returncode, result.stderr) == (0, "")

@@ -4,6 +4,7 @@ import csv
 import io
 import json
 import os
+import re
 import shlex
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -54,10 +55,20 @@ def reading(path: str) -> Iterator[None]:
     except MemoryError as error:
         raise OSError(f"{path} cannot be read: the memory is full") from error
     except Exception as error:  # arbitrary bytes make parsers raise almost anything
+        if said := _system_error(error):
+            raise OSError(f"{path} cannot be read: {said}") from error
         reason = " ".join(str(error).split())[:300]
         raise OSError(
             f"{path} is damaged ({reason}); `make restore FILE={shlex.quote(path)}` restores it"
         ) from error
+
+
+def _system_error(error: Exception) -> str | None:
+    """Return what the system said, if it is the system's error: such a file may be sound."""
+    if isinstance(error, OSError) and error.errno:
+        return error.strerror
+    found = re.search(r"(.*) \(os error \d+\)", str(error))  # in the words of safetensors
+    return found[1] if found else None
 
 
 def write(path: str, content: str | bytes) -> None:

@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from src.common import dataset, files
+from src.common import dataset, files, tensors
 from tests.support.clones import REPOSITORY
 
 WRITERS: dict[str, Callable[[int], None]] = {
@@ -125,6 +125,21 @@ def test_a_file_that_may_not_be_read_or_is_a_folder(read: Callable[[str], object
         read("out/file")
     with pytest.raises(OSError, match=r"^out cannot be read: Is a directory$"):
         read("out")
+
+
+@pytest.mark.parametrize(
+    ("read", "reason"),
+    [
+        (files.read_json, "Input/output error"),
+        (lambda path: files.read_csv(path, a=int), "Input/output error"),
+        (tensors.read, "No such device"),  # it cannot be mapped
+    ],
+)
+def test_an_error_of_the_system_amid_reading_is_not_called_damage(
+    read: Callable[[str], object], reason: str
+) -> None:
+    with pytest.raises(OSError, match=rf"^/proc/self/mem cannot be read: {reason}$"):
+        read("/proc/self/mem")
 
 
 @pytest.mark.parametrize("name", WRITERS)

@@ -45,6 +45,9 @@ def checkout(tmp_path: Path, run: Run) -> Path:
     (folder / ".dvc" / "config").write_text("[core]\n    analytics = false\n", encoding="utf-8")
     for name in ("Makefile", ".gitignore", "requirements.lock"):
         shutil.copy(REPOSITORY / name, folder)
+    for name in ("src", "tools"):
+        ignore = shutil.ignore_patterns("__pycache__")
+        shutil.copytree(REPOSITORY / name, folder / name, ignore=ignore)
     (folder / "dvc.yaml").write_text(PIPELINE, encoding="utf-8")
     run(folder, "git", "init", "--quiet")
     run(folder, "dvc", "repro")
@@ -131,8 +134,8 @@ def test_verify_leaves_nothing_behind_when_it_is_ended(
     ) as verify:
         assert verify.stdout
         assert any("> sleep 20" in line for line in verify.stdout)
-        [shell] = psutil.Process(verify.pid).children()
-        [dvc] = shell.children()
+        [tool] = psutil.Process(verify.pid).children()
+        [dvc] = tool.children()
         assert dvc.cmdline()[-1] == "repro"
         started = time.monotonic()
         verify.send_signal(signal.SIGTERM)
@@ -141,3 +144,75 @@ def test_verify_leaves_nothing_behind_when_it_is_ended(
         assert psutil.wait_procs([dvc], timeout=10)[0], "dvc works on, in a folder that is gone"
     assert list((tmp_path / "tmp").iterdir()) == []
     assert took < 10  # it does not wait for the stage
+
+
+def test_verify_works_where_the_project_is_a_folder_of_a_larger_repository(
+    checkout: Path, tmp_path: Path, run: Run
+) -> None:
+    larger = tmp_path / "larger"
+    larger.mkdir()
+    run(larger, "git", "init", "--quiet")
+    project = larger / "my project"
+    ignore = shutil.ignore_patterns(".git", "tmp", "cache")
+    shutil.copytree(checkout, project, ignore=ignore)
+    commit(larger, run)
+    result = run(project, sys.executable, "-m", "tools.verify")
+    assert result.stdout.splitlines()[-1].startswith("verify: all results are those of commit ")
+
+
+def test_restore_says_of_a_dvc_lock_in_conflict_what_to_do(checkout: Path, run: Run) -> None:
+    lock = (checkout / "dvc.lock").read_text(encoding="utf-8")
+    conflict = f"<<<<<<< HEAD\n{lock}=======\n{lock}>>>>>>> other\n"
+    (checkout / "dvc.lock").write_text(conflict, encoding="utf-8")
+    result = run(checkout, "make", "restore", "FILE=data/count", PYTHON, check=False)
+    assert result.returncode == 2
+    assert result.stdout.startswith(
+        "restore: dvc.lock cannot be used, maybe for a merge's conflict"
+    )
+    assert "Traceback" not in result.stdout
+    assert (checkout / "data" / "count").exists()
+
+
+def test_restore_makes_an_output_anew_and_refuses_any_other_file(checkout: Path, run: Run) -> None:
+    for name in ("Makefile", "none", "", "../x"):
+        result = run(checkout, "make", "restore", f"FILE={name}", PYTHON, check=False)
+        assert "make restore FILE=PATH is for a file that a stage writes" in result.stdout
+    [cached] = [
+        file
+        for file in (checkout / ".dvc" / "cache" / "files").rglob("*")
+        if file.is_file() and file.read_bytes() == b"42\n"
+    ][:1]
+    cached.chmod(0o644)
+    cached.write_text("41\n", encoding="utf-8")
+    cached.chmod(0o444)
+    run(checkout, "make", "restore", "FILE=./data/count", PYTHON)
+    assert (checkout / "data" / "count").read_text(encoding="utf-8") == "42\n"
+
+
+def test_repro_names_what_would_lose_experiments_with_its_cure(tmp_path: Path, run: Run) -> None:
+    def check(folder: Path) -> str:
+        here = {"PYTHONPATH": str(REPOSITORY)}
+        return str(run(folder, sys.executable, "-m", "tools.check", env=here).stdout)
+
+    whole = tmp_path / "a folder"
+    whole.mkdir()
+    assert check(whole) == ""  # no repository
+    run(whole, "git", "init", "--quiet")
+    for name in ("a", "b"):
+        (whole / name).touch()
+        commit(whole, run)
+    assert check(whole) == ""
+    shallow = tmp_path / "shallow"
+    run(tmp_path, "git", "clone", "--quiet", "--depth=1", whole.as_uri(), shallow)
+    assert check(shallow) == (
+        "check: this clone is shallow: `dvc exp run --temp` and `--queue` lose their results."
+        " Cure: `git fetch --unshallow`\n"
+    )
+    run(shallow, "git", "fetch", "--quiet", "--unshallow")
+    assert check(shallow) == ""
+    for sign in ("%20", "%2F", "#", "?", "é"):
+        folder = tmp_path / f"a{sign}b"
+        folder.mkdir()
+        assert f"has {sign!r} in it: " in check(folder)
+    (tmp_path / "100%").mkdir()
+    assert check(tmp_path / "100%") == ""
