@@ -54,6 +54,7 @@ def main() -> None:
         linear = None if off else page.linear(recipe)
         # As text, the seed keeps its 63 bits: a number has 53 in a browser.
         settings = {name: recipe[name] for name in page.RECIPE} | {"seed": str(recipe["seed"])}
+        graph = None if off else page.on_grids(recipe, model)
         first = figures.first_layer(model, recipe["graph"], recipe["shape"])
     with files.reading(METRICS):
         scores = page.scores(metrics)
@@ -63,7 +64,7 @@ def main() -> None:
         "kind": kind,
         "classes": names,
         "shape": recipe["shape"],
-        "graph": None if off else recipe["graph"],
+        "graph": graph,
         "off": off,
         "linear": linear,
         "first": first and first[0],

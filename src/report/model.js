@@ -236,6 +236,9 @@ function build(graph, tensors, shape) {
     const made = layer ? layer(node, node.inputs.map((name) => shapes[name]), tensors) : { shape, run: (x) => x };
     if (made.shape.some((size) => !Number.isInteger(size) || size < 1)) throw new Error(`${node.name} would have the shape ${made.shape}`);
     shapes[node.name] = made.shape;
+    const { run } = made;
+    // With exact sums, what enters a product is snapped to a grid: see src/exact.
+    if (node.step) made.run = (x) => run(x.map((value) => snap(Math.max(-32, Math.min(32, value)), node.step)));
     return { ...node, ...made };
   });
 }

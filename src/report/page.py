@@ -11,12 +11,12 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.exact import grids
 from src.report import confidence
 
 # Images that the page carries, besides one for each cell of the matrix and each level of doubt.
@@ -40,8 +40,11 @@ PASSING = ("input", "output", "flatten", "reshape", "identity", "dropout")
 
 def template(folder: str) -> str:
     """Put the page's files together: page.html, with page.css and the scripts inside."""
-    texts = {path.name: path.read_text(encoding="utf-8") for path in Path(folder).iterdir()
-             if path.suffix in (".html", ".css", ".js")}
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in Path(folder).iterdir()
+        if path.suffix in (".html", ".css", ".js")
+    }
     script = "".join(texts[f"{name}.js"] for name in PARTS)
     whole = texts["page.html"].replace("{{style}}", texts["page.css"])
     return whole.replace("{{script}}", f'"use strict";\n{script}')
@@ -76,6 +79,24 @@ def linear(recipe: Mapping[str, Any]) -> str | None:
     return str(computing[0]["module"])
 
 
+def input_step(inputs: int) -> float:
+    """Return the step of what enters an exact product of so many inputs: see src/exact/grids.py.
+
+    The report needs no torch, so it does not ask there.
+    """
+    return 2.0 ** (5 - min(21, 53 - 22 - inputs.bit_length()))
+
+
+def on_grids(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Return the graph; of a model with exact sums, each layer's says to what its inputs snap."""
+    nodes = []
+    for node in recipe["graph"]:
+        if recipe["exact"] and node["op"] in ("linear", "conv2d"):
+            node = node | {"step": input_step(tensors[f"{node['module']}.weight"][0].size)}
+        nodes.append(node)
+    return nodes
+
+
 def untrainable(recipe: Mapping[str, Any]) -> str | None:
     """Say in a sentence why the page does not train a model, or return None: it does.
 
@@ -93,6 +114,8 @@ def untrainable(recipe: Mapping[str, Any]) -> str | None:
     for key, (allowed, reason) in limits.items():
         if recipe[key] != allowed:
             return f"{reason}, which the page does not do: it cannot be trained here."
+    if math.prod(recipe["shape"]) > 1023 or recipe["batch_size"] > 2048:
+        return "The page trains on images of up to 1,023 pixels, and on batches of up to 2,048."
     if recipe["schedule"] not in ("constant", "linear"):
         return f"The page does not know the schedule {recipe['schedule']}: no training here."
     return None
@@ -145,9 +168,7 @@ def pictures(
     mistakes = [place("test", row) for row in surest[: min(confidence.MISTAKES, most // 3)]]
     share = max(1, SAMPLES // len(confusion))
     rows = [
-        row
-        for label in range(len(confusion))
-        for row in np.flatnonzero(train[1] == label)[:share]
+        row for label in range(len(confusion)) for row in np.flatnonzero(train[1] == label)[:share]
     ]
     samples = [place("train", row) for row in rows[: most // 3]]
     cells = []
@@ -217,8 +238,16 @@ def state(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def exponentials() -> list[str]:
-    """Pack the tables that the softmax of training is made of, as float64."""
-    return [packed(np.array(part, "<f8").tobytes()) for part in grids.short_exponentials()]
+    """Pack exp(-i), exp(-i / 128) and exp(-i / 2^14), correctly rounded, as float64.
+
+    The softmax of an exact training is made of products of the three.
+    """
+    return [
+        packed(
+            np.array([float((-Decimal(i) / parts).exp()) for i in range(count)], "<f8").tobytes()
+        )
+        for count, parts in ((28, 1), (128, 128), (128, 2**14))
+    ]
 
 
 def packed(content: bytes) -> str:

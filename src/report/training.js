@@ -38,10 +38,12 @@ function descend(state, pixels, labels, rows, rate, momentum, tables) {
       biasSlopes[c] += error;
     });
   }
-  const update = (values, velocities, slopes) => {
+  const update = (values, velocities, slopes) => {  // as `SGD` in src/exact/optim.py, to the bit
     for (let i = 0; i < values.length; i++) {
-      velocities[i] = momentum ? velocities[i] * momentum + slopes[i] : slopes[i];
-      values[i] -= velocities[i] * scale;
+      if (momentum) {
+        velocities[i] = velocities[i] * momentum + slopes[i] / rows.length;
+        values[i] -= velocities[i] * rate;
+      } else values[i] -= slopes[i] * scale;
     }
   };
   update(state.weight, state.weightVelocity, slopes);
@@ -135,14 +137,12 @@ async function trainInWorker({ file, recipe, weight, bias, tables }) {
   if (!batches) throw new Error(`it has ${count} rows, less than a batch`);
   // With patience the epochs may be fewer than the schedule's.
   const planned = recipe.epochs * batches, steps = recipe.epochs_run * batches, natural = Uint32Array.from(labels, (_, i) => i);
-  for (let step = 0, told = 0, order = natural, before = size; step < steps; step++) {
+  for (let step = 0, told = 0, order = natural; step < steps; step++) {
     const batch = step % batches, epoch = Math.floor(step / batches) + 1, isLast = batch === batches - 1;
     if (batch === 0 && recipe.shuffle) order = permutation(recipe.seed, epoch, count);
     const rate = recipe.schedule === "linear" ? recipe.learning_rate * ((planned - step) / planned) : recipe.learning_rate;
     const rows = order.subarray(batch * size, (batch + 1) * size);
-    // The velocity is a sum over a batch: a smaller one takes its part of it.
-    descend(state, pixels, labels, rows, rate, recipe.momentum * (rows.length / before), tables);
-    before = rows.length;
+    descend(state, pixels, labels, rows, rate, recipe.momentum, tables);
     if (!isLast && performance.now() - told < 150) continue;
     told = performance.now();
     const hash = isLast ? sha256(new Uint8Array(Float64Array.from([...weight, ...bias]).buffer)).slice(0, 8) : "";
