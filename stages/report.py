@@ -3,7 +3,7 @@
 import hashlib
 from pathlib import Path
 
-from src.common import command, files, parameters, tensors
+from src.common import command, dataset, files, parameters, tensors
 from src.report import figures, page
 
 TRAIN_DATA = "data/prepared/train.safetensors"
@@ -15,7 +15,7 @@ RECIPE = "models/recipe.json"
 LEARNING_CURVE = "metrics/plots/learning_curve.csv"
 METRICS = "metrics/evaluate.json"
 PER_CLASS = "metrics/plots/per_class.csv"
-TEMPLATE = "src/report/page.html"
+FOLDER = "src/report"
 SAMPLES = "metrics/plots/samples.png"
 WEIGHTS = "metrics/plots/weights.png"
 MISTAKES = "metrics/plots/mistakes.png"
@@ -27,12 +27,13 @@ class Fetch(parameters.Section, extra="ignore"):
     """What the page says of the data."""
 
     dataset: parameters.Dataset
+    sources: list[str]
 
 
 def main() -> None:
-    name = parameters.read("fetch", Fetch).dataset
+    fetched = parameters.read("fetch", Fetch)
     train, test = dataset.read(TRAIN_DATA, "np"), dataset.read(TEST_DATA, "np")
-    images, labels = test
+    labels = test.labels
     predictions = tensors.read(PREDICTIONS)
     with files.reading(PREDICTIONS):
         log_probabilities, confusion = predictions["log_probabilities"], predictions["confusion"]
@@ -44,45 +45,51 @@ def main() -> None:
         LEARNING_CURVE, epoch=int, split=str, loss=float, accuracy=float, sha256=str
     )
     per_class = files.read_csv(
-        PER_CLASS, label=int, precision=float, recall=float, f1=float, support=int
+        PER_CLASS, label=str, precision=float, recall=float, f1=float, support=int
     )
 
     with files.reading(RECIPE):
-        is_linear = page.is_linear(recipe)
+        names = recipe["names"]
+        off, untrainable = page.uncomputable(recipe, model), page.untrainable(recipe)
+        linear = None if off else page.linear(recipe)
         # As text, the seed keeps its 63 bits: a number has 53 in a browser.
         settings = {name: recipe[name] for name in page.RECIPE} | {"seed": str(recipe["seed"])}
+        graph = None if off else page.on_grids(recipe, model)
+        first = figures.first_layer(model, recipe["graph"], recipe["shape"])
     with files.reading(METRICS):
         scores = page.scores(metrics)
-    with files.reading(MODEL):
-        packed = {name: page.integers(tensor) for name, tensor in model.items()}
-        first = next(tensor for name, tensor in model.items() if name.endswith("weight"))
-    with files.reading(START):
-        # Only softmax regression is trained in the page: the others start from megabytes.
-        packed_start = {name: page.integers(tensor) for name, tensor in start.items() if is_linear}
-    kind, classes = page.classes(name, len(confusion))
+    is_folder = "folder" in fetched.sources
+    kind = "class" if is_folder else page.KINDS.get(fetched.dataset, "class")
     content = {
         "kind": kind,
-        "classes": classes,
-        "shape": page.shape(images.shape[1]),
+        "classes": names,
+        "shape": recipe["shape"],
+        "graph": graph,
+        "off": off,
+        "linear": linear,
+        "first": first and first[0],
         "recipe": settings,
-        "tensors": packed,
-        "start": packed_start,
-        "exp": page.exponentials() if is_linear else [],
-        "train_rows": len(train[1]),
+        "tensors": page.state({} if off else model),
+        "untrainable": off or untrainable,
+        "start": page.state({} if off or untrainable else start),
+        "exp": [] if off or untrainable else page.exponentials(),
+        "train_rows": len(train.labels),
         "curve": curve,
         "f1": [row["f1"] for row in per_class],
-        "confusion": confusion.tolist(),
-        **page.pictures(train, test, log_probabilities, confusion),
+        "confusion": confusion.tolist() if len(names) <= page.MANY else None,
+        **page.pictures(train[:2], test[:2], log_probabilities, confusion),
     }
     filled = page.render(
-        Path(TEMPLATE).read_text(encoding="utf-8"),
+        page.template(FOLDER),
         content,
-        model="linear" if is_linear else "deep",
+        model="linear" if linear else "deep",
         kind=kind,
-        dataset=name,
-        many=str(len(classes)),
-        pixels=f"{images.shape[1]:,}",
-        recipe=page.table({name: recipe[name] for name in recipe if name != "layers"}),
+        dataset="the folder" if is_folder else fetched.dataset,
+        many=str(len(names)),
+        pixels=f"{test.images[0].size:,}",
+        recipe=page.table(
+            {name: recipe[name] for name in recipe if name not in ("graph", "names")}
+        ),
         checksums=page.table(
             {
                 TRAIN_DATA: f"CRC-32 {tensors.recorded_checksum(TRAIN_DATA)}",
@@ -95,9 +102,11 @@ def main() -> None:
     files.write(PAGE, filled)
     print(f"report: {PAGE}: {len(filled):,} bytes")
 
-    figures.write(SAMPLES, figures.samples(*train))
-    figures.write(WEIGHTS, figures.weights(first))
-    figures.write(MISTAKES, figures.mistakes(*test, log_probabilities))
+    figures.write(SAMPLES, figures.samples(train.images, train.labels, names))
+    weight_names = names if first and first[1].ndim == 2 and len(first[1]) == len(names) else None
+    picture = figures.weights(first and first[1], recipe["shape"], weight_names)
+    figures.write(WEIGHTS, picture)
+    figures.write(MISTAKES, figures.mistakes(test.images, labels, log_probabilities, names))
     figures.write(RELIABILITY, figures.reliability(labels, log_probabilities))
 
 

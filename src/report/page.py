@@ -1,7 +1,7 @@
 """The report's page: one HTML file that computes its answers itself, and so carries the model.
 
 The functions turn what the stages wrote into texts of the page and into values for its script.
-Looks and script are in page.html.
+page.html, page.css and the scripts beside it are put together into the one file.
 """
 
 import base64
@@ -11,31 +11,43 @@ import json
 import math
 import re
 from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from src.exact import grids
 from src.report import confidence
 
 # Images that the page carries, besides one for each cell of the matrix and each level of doubt.
 SAMPLES, CELLS = 100, 300
-FASHION = (
-    *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-# What the classes of a data set are, and their names in the order of the labels.
-KINDS: dict[str, tuple[str, tuple[str, ...]]] = {
-    "mnist_784": ("digit", ()),
-    "optdigits": ("digit", ()),
-    "Fashion-MNIST": ("garment", FASHION),
-    "Kuzushiji-MNIST": ("character", tuple("おきすつなはまやれを")),
+# Pixels that the page carries at most, and parameters: it is a file to send to somebody.
+PIXELS, PARAMETERS = 2_000_000, 2_000_000
+MANY = 60  # classes; of more, the page shows the answer and no picture of each
+# What the classes of a data set are.
+KINDS = {
+    "mnist_784": "digit",
+    "optdigits": "digit",
+    "Fashion-MNIST": "garment",
+    "Kuzushiji-MNIST": "character",
 }
-# With these parameters the page builds the model and trains it.
-RECIPE = (
-    *("layers", "epochs", "batch_size", "learning_rate", "momentum", "decay"),
-    *("shuffle", "seed", "shift", "drop_last"),
-)
+# With these parameters the page trains the model.
+RECIPE = ("epochs", "epochs_run", "batch_size", "learning_rate", "momentum", "schedule")
+RECIPE = (*RECIPE, "shuffle", "drop_last")
+PARTS = ("model", "training", "board", "essay")  # the scripts, in their order
+PASSING = ("input", "output", "flatten", "reshape", "identity", "dropout")
+
+
+def template(folder: str) -> str:
+    """Put the page's files together: page.html, with page.css and the scripts inside."""
+    texts = {
+        path.name: path.read_text(encoding="utf-8")
+        for path in Path(folder).iterdir()
+        if path.suffix in (".html", ".css", ".js")
+    }
+    script = "".join(texts[f"{name}.js"] for name in PARTS)
+    whole = texts["page.html"].replace("{{style}}", texts["page.css"])
+    return whole.replace("{{script}}", f'"use strict";\n{script}')
 
 
 def render(template: str, content: Mapping[str, Any], **texts: str) -> str:
@@ -53,21 +65,70 @@ def render(template: str, content: Mapping[str, Any], **texts: str) -> str:
     return re.sub(r"\{\{(\w+)\}\}", lambda place: parts[place[1]], template)
 
 
-def classes(dataset: str, count: int) -> tuple[str, list[str]]:
-    """Say what the classes of a data set are, and name so many."""
-    kind, names = KINDS.get(dataset, ("class", ()))
-    return kind, [*names[:count], *map(str, range(len(names), count))]
-
-
 def scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     """Return texts for the figures of evaluate; raises KeyError or ValueError without them."""
     forms = {"accuracy": ".2%", "correct": ",", "total": ",", "loss": ".4f", "macro_f1": ".4f"}
-    return {name: format(metrics[name], form) for name, form in forms.items()}
+    return {name: format(metrics["test"][name], form) for name, form in forms.items()}
 
 
-def is_linear(recipe: Mapping[str, Any]) -> bool:
-    """Tell whether the model is softmax regression: one linear layer."""
-    return [layer["kind"] for layer in recipe["layers"]] == ["Linear"]
+def linear(recipe: Mapping[str, Any]) -> str | None:
+    """Return the path of the one linear layer, where the model is softmax regression."""
+    computing = [node for node in recipe["graph"] or [] if node["op"] not in PASSING]
+    if [node["op"] for node in computing] != ["linear"]:
+        return None
+    return str(computing[0]["module"])
+
+
+def input_step(inputs: int) -> float:
+    """Return the step of what enters an exact product of so many inputs: see src/exact/grids.py.
+
+    The report needs no torch, so it does not ask there.
+    """
+    return 2.0 ** (5 - min(21, 53 - 22 - inputs.bit_length()))
+
+
+def on_grids(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
+    """Return the graph; of a model with exact sums, each layer's says to what its inputs snap."""
+    nodes = []
+    for node in recipe["graph"]:
+        if recipe["exact"] and node["op"] in ("linear", "conv2d"):
+            node = node | {"step": input_step(tensors[f"{node['module']}.weight"][0].size)}
+        nodes.append(node)
+    return nodes
+
+
+def untrainable(recipe: Mapping[str, Any]) -> str | None:
+    """Say in a sentence why the page does not train a model, or return None: it does.
+
+    It trains softmax regression, with the sums that are exact.
+    """
+    if linear(recipe) is None:
+        return "The page trains softmax regression alone; this model has more layers than one."
+    limits = {
+        "exact": (True, "This model was trained with sums that are rounded (train.exact: false)"),
+        "optimizer": ("sgd", f"The optimizer of this recipe is {recipe['optimizer']}"),
+        "weight_decay": (0, "This recipe has a weight decay"),
+        "warmup_epochs": (0, "In this recipe the learning rate begins with a warm-up"),
+        "shift": (0, "This recipe moves its images at random"),
+    }
+    for key, (allowed, reason) in limits.items():
+        if recipe[key] != allowed:
+            return f"{reason}, which the page does not do: it cannot be trained here."
+    if math.prod(recipe["shape"]) > 1023 or recipe["batch_size"] > 2048:
+        return "The page trains on images of up to 1,023 pixels, and on batches of up to 2,048."
+    if recipe["schedule"] not in ("constant", "linear"):
+        return f"The page does not know the schedule {recipe['schedule']}: no training here."
+    return None
+
+
+def uncomputable(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str | None:
+    """Say in a sentence why the page does not compute a model, or return None: it does."""
+    if recipe["graph"] is None:
+        return str(recipe["graph_reason"])
+    parameters = sum(tensor.size for tensor in tensors.values())
+    if parameters > PARAMETERS:
+        return f"The model has {parameters:,} numbers, more than a page should carry."
+    return None
 
 
 def pictures(
@@ -79,40 +140,44 @@ def pictures(
     """Choose the images that the page carries, and say what is known of each.
 
     Args:
-        train: images float32 (M, D) in [0, 1], labels int64 (M,).
-        test: images float32 (N, D), labels int64 (N,).
+        train: images float32 (M, C, H, W), labels int64 (M,).
+        test: images float32 (N, C, H, W), labels int64 (N,).
         log_probabilities: float64 (N, C), of the test rows.
         confusion: int64 (C, C), actual by predicted.
+
+    Large images are fewer: PIXELS in all.
 
     Returns:
         pictures: the images, as [split, row]; levels, images: their pixels; facts: of each, its
         label and, for a test row, what it was taken for and how surely; mistakes, samples: places
         in `pictures`; cells: a place for each [actual, predicted]; doubt: levels of confidence,
-        each with its mean, its accuracy, its rows and a place.
+        each with its mean, its accuracy, its rows and a place, or none.
     """
     labels, predicted = test[1], log_probabilities.argmax(axis=1)
     sure = log_probabilities.max(axis=1)
     by_confidence = np.argsort(-sure, kind="stable")
     places: dict[tuple[str, int], int] = {}
+    most = max(9, PIXELS // math.prod(test[0].shape[1:]))
 
-    def place(split: str, row: int) -> int:
+    def place(split: str, row: int) -> int | None:
+        if len(places) >= most and (split, int(row)) not in places:
+            return None
         return places.setdefault((split, int(row)), len(places))
 
-    surest = confidence.mistakes(labels, log_probabilities)[: confidence.MISTAKES]
-    mistakes = [place("test", row) for row in surest]
+    surest = confidence.mistakes(labels, log_probabilities)
+    mistakes = [place("test", row) for row in surest[: min(confidence.MISTAKES, most // 3)]]
     share = max(1, SAMPLES // len(confusion))
-    samples = [
-        place("train", row)
-        for label in range(len(confusion))
-        for row in np.flatnonzero(train[1] == label)[:share]
+    rows = [
+        row for label in range(len(confusion)) for row in np.flatnonzero(train[1] == label)[:share]
     ]
+    samples = [place("train", row) for row in rows[: most // 3]]
     cells = []
     for cell in np.argsort(-confusion, axis=None, kind="stable")[:CELLS]:
         actual, guess = divmod(int(cell), len(confusion))
         is_here = (labels == actual) & (predicted == guess)
         if is_here.any():
             row = by_confidence[is_here[by_confidence].argmax()]
-            cells.append([actual, guess, place("test", row)])
+            cells.append([actual, guess, place("test", row), int(confusion[actual, guess])])
     doubt = [
         {
             "from": level.least,
@@ -126,7 +191,7 @@ def pictures(
     facts = [
         [int(train[1][row])]
         if split == "train"
-        else [int(labels[row]), int(predicted[row]), round(math.exp(sure[row]), 4)]
+        else [int(labels[row]), int(predicted[row]), round(math.exp(sure[row]), 6)]
         for split, row in places
     ]
     images = {"train": train[0], "test": test[0]}
@@ -142,46 +207,47 @@ def pictures(
 
 
 def pixels(images: np.ndarray) -> dict[str, Any]:
-    """Pack images (N, D): the levels of grey, the first of them 0, and for each pixel its place.
+    """Pack images, of any shape: their levels, the first of them 0, and for each pixel its place.
 
-    Prepare made them of bytes, so there are no more than 256 levels. Most pixels are 0: of each run
-    of zeros, the packed places have one and its length.
+    Of bytes there are no more than 256 levels. Most pixels are 0: of each run of zeros, the packed
+    places have one and its length. Images of more levels are packed as float32, and levels is null.
     """
     levels, places = np.unique(np.append(np.float32(0), images), return_inverse=True)
+    if levels[0] < 0 or len(levels) > 256:
+        return {"levels": None, "images": floats(images)}
     content = re.sub(
         rb"\0{1,255}",
         lambda zeros: bytes([0, len(zeros[0])]),
         places[1:].astype(np.uint8).tobytes(),
     )
+    return {"levels": levels.tolist(), "images": packed(content)}
+
+
+def floats(tensor: np.ndarray) -> str:
+    """Pack numbers as float32."""
+    return packed(tensor.astype("<f4").tobytes())
+
+
+def state(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """Pack a model's tensors, each with its shape; counts of batches are left out."""
     return {
-        "levels": [int(level / grids.PIXELS.step) for level in levels],
-        "images": packed(content),
+        name: {"shape": list(tensor.shape), "values": floats(tensor)}
+        for name, tensor in tensors.items()
+        if tensor.dtype.kind == "f"
     }
 
 
-def shape(size: int) -> list[int]:
-    """Return rows and columns of an image, as nearly square as whole numbers allow."""
-    rows = next(n for n in range(math.isqrt(size), 0, -1) if size % n == 0)
-    return [rows, size // rows]
-
-
-def integers(tensor: np.ndarray) -> dict[str, Any]:
-    """Pack parameters as steps of their grid: int16, where -32768 says that two make one int32.
-
-    Raises:
-        ValueError: a value is not on the grid.
-    """
-    steps = grids.WEIGHTS.whole_steps("weights", tensor).ravel()
-    large = np.abs(steps) > 32767
-    words = np.where(large, -32768, steps).astype("<i2")
-    halves = steps[large].astype("<i4").view("<i2")
-    words = np.insert(words, np.flatnonzero(large).repeat(2) + 1, halves)
-    return {"shape": list(tensor.shape), "steps": packed(words.tobytes())}
-
-
 def exponentials() -> list[str]:
-    """Pack the tables that the softmax of training is made of, as float64."""
-    return [packed(np.array(part, "<f8").tobytes()) for part in grids.short_exponentials()]
+    """Pack exp(-i), exp(-i / 128) and exp(-i / 2^14), correctly rounded, as float64.
+
+    The softmax of an exact training is made of products of the three.
+    """
+    return [
+        packed(
+            np.array([float((-Decimal(i) / parts).exp()) for i in range(count)], "<f8").tobytes()
+        )
+        for count, parts in ((28, 1), (128, 128), (128, 2**14))
+    ]
 
 
 def packed(content: bytes) -> str:

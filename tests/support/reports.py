@@ -1,0 +1,173 @@
+"""What the stages before `report` write, made from an ordinary torch.nn model: torch is the oracle.
+
+The graph is written out by torch.fx, in the words of the page.
+"""
+
+import csv
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.fx
+from sklearn.datasets import load_digits
+from torch import nn
+
+from src.common import tensors
+
+DIGITS = tuple("0123456789")
+TRAIN = {
+    "model": "mine", "exact": False, "seed": 1, "init": "default", "epochs": 2, "batch_size": 50,
+    "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0, "weight_decay": 0,
+    "schedule": "constant", "warmup_epochs": 0, "shuffle": False, "shift": 0, "drop_last": False,
+    "keep": "last", "patience": 0,
+}  # fmt: skip
+
+
+def pair(value: Any) -> list[int]:
+    return list(value) if isinstance(value, tuple | list) else [value, value]
+
+
+def window(module: Any) -> dict[str, Any]:
+    return {
+        "kernel": pair(module.kernel_size),
+        "stride": pair(module.stride),
+        "padding": pair(module.padding),
+        "ceil": module.ceil_mode,
+    }
+
+
+MODULES: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
+    nn.Linear: ("linear", lambda m: {}),
+    nn.Conv2d: (
+        "conv2d",
+        lambda m: (
+            {name: pair(getattr(m, name)) for name in ("stride", "padding", "dilation")}
+            | {"groups": m.groups}
+        ),
+    ),
+    nn.BatchNorm2d: ("batchnorm", lambda m: {"eps": m.eps}),
+    nn.BatchNorm1d: ("batchnorm", lambda m: {"eps": m.eps}),
+    nn.MaxPool2d: ("maxpool", lambda m: window(m) | {"dilation": pair(m.dilation)}),
+    nn.AvgPool2d: (
+        "avgpool",
+        lambda m: window(m) | {"count_include_pad": m.count_include_pad},
+    ),
+    nn.AdaptiveAvgPool2d: ("adaptiveavgpool", lambda m: {"size": pair(m.output_size)}),
+    nn.ReLU: ("relu", lambda m: {}),
+    nn.LeakyReLU: ("leaky_relu", lambda m: {"slope": m.negative_slope}),
+    nn.Hardtanh: ("hardtanh", lambda m: {"low": m.min_val, "high": m.max_val}),
+    nn.Flatten: ("flatten", lambda m: {"start": m.start_dim, "end": m.end_dim}),
+    nn.Unflatten: ("unflatten", lambda m: {"dim": m.dim, "sizes": list(m.unflattened_size)}),
+    nn.Identity: ("identity", lambda m: {}),
+    nn.Dropout: ("dropout", lambda m: {}),
+}
+
+
+def graph(model: nn.Module) -> list[dict[str, Any]]:
+    """Return the nodes of a model of the modules above, of sums, cat, pad and reshape."""
+    nodes = []
+    for node in torch.fx.symbolic_trace(model.eval()).graph.nodes:
+        inputs = [at.name for at in node.all_input_nodes]
+        made: dict[str, Any] = {"name": node.name, "op": node.op, "inputs": inputs, "module": None}
+        if node.op == "placeholder":
+            made["op"] = "input"
+        elif node.op == "call_module":
+            module = model.get_submodule(str(node.target))
+            op, settings = MODULES[type(module)]
+            made |= {"op": op, "module": node.target} | settings(module)
+        elif node.op == "call_method":
+            made |= {"op": "reshape", "sizes": list(node.args[1:])}
+        elif node.op == "call_function":
+            made["op"] = node.target.__name__
+            if made["op"] == "cat":
+                made["dim"] = node.kwargs.get("dim", 1)
+            elif made["op"] == "pad":
+                made |= {"pad": list(node.args[1]), "value": 0}
+        nodes.append(made)
+    return nodes
+
+
+def digits(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's first images, float32 (rows, 1, 8, 8), and their labels."""
+    found = load_digits()
+    images = (found.images[:rows, None] / 16).astype(np.float32)
+    return images, found.target[:rows].astype(np.int64)
+
+
+def fit(model: nn.Module, images: np.ndarray, labels: np.ndarray, steps: int = 60) -> nn.Module:
+    """Train a model for some steps on all rows, so that its answers mean something."""
+    optimizer = torch.optim.AdamW(model.train().parameters(), lr=0.01)
+    x, y = torch.from_numpy(images), torch.from_numpy(labels)
+    for _ in range(steps):
+        optimizer.zero_grad()
+        nn.functional.cross_entropy(model(x), y).backward()
+        optimizer.step()
+    return model.eval()
+
+
+def write_csv(path: str, header: Sequence[str], rows: list[Sequence[Any]]) -> None:
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    with Path(path).open("w", newline="") as file:
+        csv.writer(file, lineterminator="\n").writerows([header, *rows])
+
+
+def write_data(path: str, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+    text = np.frombuffer("\n".join(names).encode(), np.uint8)
+    tensors.write(path, {"images": images, "labels": labels, "names": text})
+
+
+@torch.no_grad()
+def write(
+    model: nn.Module,
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str] = DIGITS,
+    reason: str | None = None,
+    **recipe: Any,
+) -> None:
+    """Write a model's files to the present folder; three quarters of the rows are training rows.
+
+    With a reason the model has no graph. The recipe is TRAIN, changed.
+    """
+    cut, classes = len(labels) * 3 // 4, len(names)
+    write_data("data/prepared/train.safetensors", images[:cut], labels[:cut], names)
+    write_data("data/prepared/test.safetensors", images[cut:], labels[cut:], names)
+    state = {name: value.numpy() for name, value in model.eval().state_dict().items()}
+    for name in ("model", "start"):
+        tensors.write(f"models/{name}.safetensors", state)
+    kept = {
+        "shape": list(images.shape[1:]), "classes": classes, "names": list(names),
+        "module": repr(model), "epoch": 2, "epochs_run": 2, "ended": "all epochs",
+        "graph": None if reason else graph(model), "graph_reason": reason,
+    }  # fmt: skip
+    Path("models/recipe.json").write_text(json.dumps(TRAIN | kept | recipe), encoding="utf-8")
+    found = torch.log_softmax(model(torch.from_numpy(images[cut:])).double(), dim=1).numpy()
+    predicted, test = found.argmax(axis=1), labels[cut:]
+    confusion = np.zeros((classes, classes), np.int64)
+    np.add.at(confusion, (test, predicted), 1)
+    tensors.write(
+        "data/predicted/test.safetensors", {"log_probabilities": found, "confusion": confusion}
+    )
+    right = int((predicted == test).sum())
+    scores = {
+        "loss": float(-found[np.arange(len(test)), test].mean()), "accuracy": right / len(test),
+        "error_rate": 1 - right / len(test), "macro_f1": 0.5, "correct": right, "total": len(test),
+    }  # fmt: skip
+    Path("metrics").mkdir(exist_ok=True)
+    Path("metrics/evaluate.json").write_text(json.dumps({"test": scores}), encoding="utf-8")
+    curve = [
+        (epoch, split, 1 / epoch, 0.5, f"{epoch:08x}")
+        for epoch in (1, 2)
+        for split in ("train", "test")
+    ]
+    write_csv(
+        "metrics/plots/learning_curve.csv", ("epoch", "split", "loss", "accuracy", "sha256"), curve
+    )
+    write_csv(
+        "metrics/plots/per_class.csv",
+        ("label", "precision", "recall", "f1", "support"),
+        [(name, 0.5, 0.5, 0.5, 1) for name in names],
+    )
