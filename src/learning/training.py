@@ -170,7 +170,8 @@ def train(  # noqa: C901  (the loop, whole)
         reason = "patience" if group.first_says(is_late(state, settings, epoch), device) else reason
         bits, seconds = digest(model, optimizer), time.monotonic() - started
         record = Epoch(epoch, scored, result, bits, is_best, seconds, reason)
-        state["curve"].append([*record._replace(seconds=0.0)])
+        plain = [epoch, [*scored], result and [*result], bits, is_best, 0.0, reason]
+        state["curve"].append(plain)  # of lists and numbers alone, which torch loads safely
         state |= {"epoch": epoch + 1, "step": 0, "sums": None}
         if checkpoint:
             checkpoint.write(group, snapshot(model, optimizer, state))
