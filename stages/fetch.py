@@ -70,8 +70,8 @@ def main() -> None:
             break
     else:
         raise OSError(
-            f"no source has {wanted} now ({'; '.join(failures)}). Check the network{_proxies()} and "
-            "run again; docs/faults.md says more."
+            f"no source has {wanted} now ({'; '.join(failures)}). Check the network{_proxies()} "
+            "and run again; docs/faults.md says more."
         )
     seconds = time.monotonic() - started
     megabytes = (found.images.nbytes + found.labels.nbytes) / 1e6

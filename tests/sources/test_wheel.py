@@ -92,7 +92,6 @@ def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(
         (pickled(pickled_array(X.astype("<f8")), pickled_array(Y)), "cannot reshape"),
         (pickled(pickled_array(X), pickled_array(Y.astype("<i4"))), "size"),
         (pickled(pickled_array(X[1:]), pickled_array(Y)), "expected images"),
-        (pickled(pickled_array(X), pickled_array(Y + 1)), "found labels|out of bounds"),
     ],
 )
 def test_a_broken_pickle_is_refused(
