@@ -35,8 +35,9 @@ stages:
 """
 # The scores are plain functions of the parameters, so that a test can say what is right.
 SCORE = """\
-import json, os, yaml
-train, prepare = (yaml.safe_load(open("params.yaml"))[name] for name in ("train", "prepare"))
+import json, os
+from ruamel.yaml import YAML
+train, prepare = (YAML(typ="safe").load(open("params.yaml"))[name] for name in ("train", "prepare"))
 accuracy = 0.5 + train["learning_rate"] / 10 + train["seed"] ** 2 / 1000
 scores = {"test": {"loss": 7.25, "accuracy": 0.375}}
 if prepare["validation"]:
