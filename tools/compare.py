@@ -46,6 +46,7 @@ def main() -> int:
     parser.add_argument("--test", action="store_true", help="show the scores of the test rows, too")
     arguments = parser.parse_args()
     runs = chosen(pd.DataFrame(records(shown_by_dvc(arguments.name))), arguments.name)
+    runs = runs.sort_values("name", kind="stable")
     has_validation = bool(runs["validation accuracy"].notna().any())
     split = SPLITS[0] if has_validation else SPLITS[1]
     scored = runs[f"{split} accuracy"].notna()
