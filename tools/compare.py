@@ -60,11 +60,11 @@ def main() -> int:
     columns = {f"{split} {score}": score for score in SCORES}
     shown = [split]
     if has_validation and arguments.test:
-        # The losses of both would not fit; the picture's data have them.
+        # Their losses would not fit; the picture's data have them.
         columns = {"validation accuracy": "validation", "test accuracy": "test"}
-        columns["test loss"] = "test loss"
         shown = [*SPLITS]
-    say(f"Accuracy in %, and loss, of the {' and '.join(shown)} rows:")
+    what = "Accuracy in %" if len(shown) > 1 else "Accuracy in %, and loss,"
+    say(f"{what} of the {' and '.join(shown)} rows:")
     print(table(runs, settings, columns).to_string(line_width=WIDTH))
     if not has_validation:
         say(
