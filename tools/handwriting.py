@@ -99,8 +99,8 @@ def read_upright(path: str) -> tuple[Image.Image, str | None]:
             # What follows the first picture of a camera's JPEG is its preview.
             count = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
             picture: Image.Image = opened
-            if (turn := TURNS.get(orientation(opened))) is not None:
-                picture = opened.transpose(turn)
+            if (turn := orientation(opened)) in TURNS:
+                picture = opened.transpose(TURNS[turn])
             if picture.mode[0] in "IF":  # more than 8 bits, which RGBA would cut off at 255
                 picture = to_bytes(np.asarray(picture))
             return picture.convert("RGBA"), f"the first of {count} pictures" if count > 1 else None
@@ -116,13 +116,13 @@ def read_upright(path: str) -> tuple[Image.Image, str | None]:
         raise OSError(f"cannot be read as a picture: {' '.join(str(error).split())}") from error
 
 
-def orientation(picture: Image.Image) -> object:
+def orientation(picture: Image.Image) -> int:
     """Return what a camera wrote about how it was held: 1 to 8, or 1 if that cannot be read.
 
     The rest of the EXIF is left alone: editors and telephones write much that is wrong.
     """
     try:
-        return picture.getexif().get(0x0112, 1)
+        return int(picture.getexif().get(0x0112, 1))
     except Exception:  # arbitrary bytes again
         return 1
 
@@ -199,14 +199,6 @@ def find_digit(grey: np.ndarray, depth: int = 0) -> tuple[np.ndarray, str | None
     contrast = find_contrast(grey)
     if contrast.max() < FAINTEST:
         raise OSError(NOTHING)
-    if depth < DEEPEST and (panel := find_panel(grey)):
-        try:
-            found = find_digit(grey[panel], depth + 1)
-        except OSError:
-            pass
-        else:
-            if max(found[0].any(axis=1).sum(), found[0].any(axis=0).sum()) * 3 >= WORK:
-                return found
     pieces = Pieces(contrast * 2 > contrast.max())
     room, doubt = pieces.find_room()
     if room and depth < DEEPEST:
@@ -218,6 +210,14 @@ def find_digit(grey: np.ndarray, depth: int = 0) -> tuple[np.ndarray, str | None
             pass
         else:
             return ink, inner or doubt
+    if depth < DEEPEST and (panel := find_panel(grey)):
+        try:
+            found = find_digit(grey[panel], depth + 1)
+        except OSError:
+            pass
+        else:
+            if max(found[0].any(axis=1).sum(), found[0].any(axis=0).sum()) * 3 >= WORK:
+                return found
     ink, several = pieces.largest()
     return ink, several or doubt
 
@@ -302,10 +302,10 @@ class Pieces:
             return ink, "more than one digit?"
         box = self.labels[start[main, 0] : stop[main, 0], start[main, 1] : stop[main, 1]]
         solid = box == self.numbers[main]
-        walls = [solid[0], solid[-1], solid[:, 0], solid[:, -1]]
-        is_frame = (
-            min(height, width) > 0.2 * max(ink.shape) and sum(w.mean() > 0.9 for w in walls) > 2
-        )
+        straight = 0
+        for walls in (solid, solid[::-1], solid.T, solid.T[::-1]):
+            straight += bool(walls[: 1 + len(walls) // 10].mean(axis=1).max() > 0.85)
+        is_frame = straight > 2 and min(height, width) > 0.2 * max(ink.shape)
         return ink, "a frame?" if is_frame else None
 
     def find_room(self) -> tuple[tuple[slice, slice] | None, str | None]:
@@ -317,8 +317,9 @@ class Pieces:
         """
         found = None
         for at in np.argsort(-self.size, kind="stable")[1:13]:
-            room, sides = self.grow(at)
-            if sides < 3 or 3 * self.size[at] < max(s.stop - s.start for s in room):
+            room, sides, longer = self.grow(at)
+            at_border = (self.start[at] == 0).any() or (self.stop[at] == self.labels.shape).any()
+            if at_border or sides < 3 or 3 * self.size[at] < longer:
                 continue
             if found is None:
                 found = room
@@ -328,18 +329,19 @@ class Pieces:
                 return found, "more than one digit?"
         return found, None
 
-    def grow(self, at: int) -> tuple[tuple[slice, slice], int]:
+    def grow(self, at: int) -> tuple[tuple[slice, slice], int, int]:
         """Grow a piece's box up to pieces as large as itself, or to the picture's border.
 
         Returns:
             the grown box, a little smaller for the blur of its walls; and how many sides are walls.
         """
         others = (self.size >= self.size[at]) & (self.numbers != self.numbers[at])
+        others &= ~self.is_edge
         wall = np.isin(self.labels, self.numbers[others])
         (top, left), (bottom, right) = self.start[at].tolist(), self.stop[at].tolist()
         height, width = wall.shape
-        if wall[top:bottom, left:right].any():
-            return (slice(top, bottom), slice(left, right)), 0
+        if wall[top:bottom, left:right].any() or not others.any():
+            return (slice(top, bottom), slice(left, right)), 0, 0
         before = None
         while before != (before := (top, bottom, left, right)):
             top -= top > 0 and not wall[top - 1, left:right].any()
@@ -351,7 +353,9 @@ class Pieces:
             slice(top + 2 * (top > 0), bottom - 2 * (bottom < height)),
             slice(left + 2 * (left > 0), right - 2 * (right < width)),
         )
-        return room, sides
+        largest = np.flatnonzero(others)[self.size[others].argmax()]
+        shorter = int((self.stop - self.start)[largest].min())
+        return room, sides, max(bottom - top, right - left, shorter)
 
 
 def thicken(ink: np.ndarray) -> np.ndarray:
