@@ -199,6 +199,14 @@ def find_digit(grey: np.ndarray, depth: int = 0) -> tuple[np.ndarray, str | None
     contrast = find_contrast(grey)
     if contrast.max() < FAINTEST:
         raise OSError(NOTHING)
+    if depth < DEEPEST and (panel := find_panel(grey)):
+        try:
+            found = find_digit(grey[panel], depth + 1)
+        except OSError:
+            pass
+        else:
+            if max(found[0].any(axis=1).sum(), found[0].any(axis=0).sum()) * 3 >= WORK:
+                return found
     pieces = Pieces(contrast * 2 > contrast.max())
     room, doubt = pieces.find_room()
     if room and depth < DEEPEST:
@@ -210,14 +218,6 @@ def find_digit(grey: np.ndarray, depth: int = 0) -> tuple[np.ndarray, str | None
             pass
         else:
             return ink, inner or doubt
-    if depth < DEEPEST and (panel := find_panel(grey)):
-        try:
-            found = find_digit(grey[panel], depth + 1)
-        except OSError:
-            pass
-        else:
-            if max(found[0].any(axis=1).sum(), found[0].any(axis=0).sum()) * 3 >= WORK:
-                return found
     ink, several = pieces.largest()
     return ink, several or doubt
 
@@ -236,6 +236,8 @@ def find_panel(grey: np.ndarray) -> tuple[slice, slice] | None:
         if not count:
             continue
         sizes = np.bincount(labels.ravel())[1:]
+        if (2 * sizes > sizes.max()).sum() > 1:  # the boxes of a form, and more than one digit?
+            continue
         piece = labels == 1 + sizes.argmax()
         place = []
         for axis in (1, 0):  # the ticks of an axis stick out of the rectangle
