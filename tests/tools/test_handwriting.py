@@ -413,7 +413,7 @@ def test_a_picture_for_a_colour_model_is_its_middle_scaled() -> None:
     assert image.dtype == np.float32
     assert np.abs(image[0, :, :2] - 200 / 255).max() < 0.05
     assert np.abs(image[2, :, 4:] - 100 / 255).max() < 0.05
-    assert image[1].max() < 0.05
+    assert image[1].max() < 0.1
     grey, _ = handwriting.read_resized(saved(Image.fromarray(colours)), (1, 3, 5))
     assert grey.shape == (1, 3, 5)
     assert grey[0, 0, 0] > 0.9
