@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
-from src.exact import grids
+from src.common import dataset
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 NOTHING = "shows nothing: it has about the same grey everywhere"
@@ -59,7 +59,7 @@ def read(path: str, side: int) -> tuple[np.ndarray, str | None]:
         ink, doubt = find_digit(grey)
         image = into_form(thicken(ink), side)
     doubts = "; ".join(filter(None, (first, doubt)))
-    return grids.PIXELS.nearest(image).astype(np.float32).ravel(), doubts or None
+    return to_grid(image).ravel(), doubts or None
 
 
 def read_resized(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str | None]:
@@ -81,7 +81,7 @@ def read_resized(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, st
     plain = sheet.convert("L" if channels == 1 else "RGB")
     fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
     levels = np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
-    return grids.PIXELS.nearest(levels / 255).astype(np.float32), doubt
+    return to_grid(levels / 255), doubt
 
 
 def read_upright(path: str) -> tuple[Image.Image, str | None]:
@@ -147,6 +147,12 @@ def to_grey(picture: Image.Image) -> np.ndarray:
         if np.ptp(grey) >= FAINTEST * 255:
             break
     return grey
+
+
+def to_grid(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels from 0 to 1 as float32, on the grid of the prepared images."""
+    steps = np.rint(pixels / dataset.PIXEL_STEP)
+    return (steps * dataset.PIXEL_STEP).astype(np.float32)
 
 
 def is_light(grey: np.ndarray) -> bool:

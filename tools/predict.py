@@ -1,4 +1,4 @@
-"""Read the digit, or what else the model knows, in each picture with the trained model: on paper, a board or a screen."""
+"""Say what each picture shows, by the trained model: a digit on paper, a board or a screen."""
 
 import argparse
 import json
@@ -36,7 +36,8 @@ def main() -> int:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a JSON list: image, class (its number; also as digit), name, probabilities, warning (or null)",
+        help="print a JSON list: image, class and digit (its number), name, probabilities by "
+        "class, warning (or null)",
     )
     parser.add_argument(
         "--model",

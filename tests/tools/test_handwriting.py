@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from src.common import dataset
-from src.learning import models
+from src.learning import models, scores
 from tests.support import drawings
 from tools import handwriting
 
@@ -98,10 +98,11 @@ def read(picture: Image.Image, side: int = 28) -> np.ndarray:
 def right(reproduced: Path) -> Right:
     """Return a function: the part of the images that softmax regression reads as labelled."""
     paths = (str(reproduced / "models" / name) for name in ("model.safetensors", "recipe.json"))
-    model = models.load(*paths)
+    model, _ = models.load(*paths)
 
     def right(images: list[np.ndarray], labels: list[int]) -> float:
-        found = model.log_probabilities(torch.from_numpy(np.array(images))).argmax(dim=1)
+        pixels = torch.from_numpy(np.array(images)).reshape(-1, 1, 28, 28)
+        found = scores.log_probabilities(model, pixels).argmax(dim=1)
         return float((found.numpy() == labels).mean())
 
     return right
@@ -122,7 +123,7 @@ def test_pictures_as_people_take_them_are_read(
 def test_enlarged_test_images_are_read_as_well_as_the_originals(
     reproduced: Path, right: Right
 ) -> None:
-    originals, labels = dataset.read(
+    originals, labels, _ = dataset.read(
         str(reproduced / "data" / "prepared" / "test.safetensors"), "np"
     )
     images = []
