@@ -9,17 +9,28 @@ src/report/page.html does the same in the page: change both or neither.
 import warnings
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
-from src.exact import grids
+from src.common import dataset
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+NOTHING = "shows nothing: it has about the same grey everywhere"
+TURNS = {  # by the orientation that a camera writes
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
 WORK = 320  # pixels on the longer side of the picture in which the ink is looked for
 # Part of that side. What is narrower may be ink; shadows and tables are wider, or at the border.
 WIDEST = 0.3
 FAINTEST = 0.12  # contrast of ink with its paper, from 0 to 1
 NEAR = 0.15  # part of the digit's size: a piece of ink no farther away belongs to the digit
+DEEPEST = 4  # frames in one another that are looked into
 PEN = 0.12  # part of the digit's size: the width of MNIST's lines
 
 
@@ -38,40 +49,110 @@ def read(path: str, side: int) -> tuple[np.ndarray, str | None]:
     Raises:
         OSError: the file is missing, no picture, or shows nothing; says so without the path.
     """
-    grey = read_grey(path)
-    is_in_form = grey.shape == (side, side)
-    contrast = np.ptp(grey) / 255 if is_in_form else find_contrast(grey)
-    if np.max(contrast) < FAINTEST:
-        raise OSError("shows nothing: it has about the same grey everywhere")
-    if is_in_form:
+    picture, first = read_upright(path)
+    grey = to_grey(picture)
+    if grey.shape == (side, side):
+        if np.ptp(grey) < FAINTEST * 255:
+            raise OSError(NOTHING)
         image, doubt = (255 - grey if is_light(grey) else grey) / 255, None
     else:
-        ink, doubt = find_digit(contrast * 2 > contrast.max())
+        ink, doubt = find_digit(grey)
         image = into_form(thicken(ink), side)
-    return grids.PIXELS.nearest(image).astype(np.float32).ravel(), doubt
+    doubts = "; ".join(filter(None, (first, doubt)))
+    return to_grid(image).ravel(), doubts or None
 
 
-def read_grey(path: str) -> np.ndarray:
-    """Return the grey levels, uint8 (height, width); what is transparent gets a paper."""
+def read_resized(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str | None]:
+    """Read a picture as it is: the middle of it that has the model's shape, scaled to its size.
+
+    Args:
+        path: of a picture in one of FORMATS; what is transparent becomes white.
+        shape: of the model's images: 1 or 3 channels (grey or RGB), height, width.
+
+    Returns:
+        float32 (channels, height, width), on the grid of pixels from 0 to 1; and a doubt or None.
+
+    Raises:
+        OSError: the file is missing or no picture; says so without the path.
+    """
+    channels, height, width = shape
+    picture, doubt = read_upright(path)
+    sheet = Image.alpha_composite(Image.new("RGBA", picture.size, "white"), picture)
+    plain = sheet.convert("L" if channels == 1 else "RGB")
+    fitted = ImageOps.fit(plain, (width, height), Image.Resampling.BICUBIC)
+    levels = np.asarray(fitted).reshape(height, width, channels).transpose(2, 0, 1)
+    return to_grid(levels / 255), doubt
+
+
+def read_upright(path: str) -> tuple[Image.Image, str | None]:
+    """Read the first picture of a file, turned upright, in mode RGBA; and a doubt if it has more.
+
+    Raises:
+        OSError: the file is missing or no picture; says so without the path.
+    """
     try:
         with (
             warnings.catch_warnings(action="ignore"),
             Image.open(path, formats=FORMATS) as opened,
         ):
-            picture = ImageOps.exif_transpose(opened)  # before a conversion drops a TIFF's tags
-            if picture.mode.startswith("I"):  # grey in 16 bits, which RGBA would cut off at 255
-                picture = picture.convert("I").point(lambda level: level / 257)
-            upright = picture.convert("RGBA")
+            opened.load()
+            # What follows the first picture of a camera's JPEG is its preview.
+            count = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
+            picture: Image.Image = opened
+            if (turn := orientation(opened)) in TURNS:
+                picture = opened.transpose(TURNS[turn])
+            if picture.mode[0] in "IF":  # more than 8 bits, which RGBA would cut off at 255
+                picture = to_bytes(np.asarray(picture))
+            return picture.convert("RGBA"), f"the first of {count} pictures" if count > 1 else None
     except FileNotFoundError as error:
         raise OSError("is missing") from error
+    except Image.DecompressionBombError as error:
+        most = 2 * (Image.MAX_IMAGE_PIXELS or 0)
+        raise OSError(f"is too large: at most {most:,} pixels are read; scale it down") from error
+    except UnidentifiedImageError as error:
+        known = f"{', '.join(FORMATS[:-1])} and {FORMATS[-1]}"
+        raise OSError(f"cannot be read as a picture: only {known} can") from error
     except Exception as error:  # arbitrary bytes make the decoders raise almost anything
         raise OSError(f"cannot be read as a picture: {' '.join(str(error).split())}") from error
+
+
+def orientation(picture: Image.Image) -> int:
+    """Return what a camera wrote about how it was held: 1 to 8, or 1 if that cannot be read.
+
+    The rest of the EXIF is left alone: editors and telephones write much that is wrong.
+    """
+    try:
+        return int(picture.getexif().get(0x0112, 1))
+    except Exception:  # arbitrary bytes again
+        return 1
+
+
+def to_bytes(levels: np.ndarray) -> Image.Image:
+    """Scale grey levels of more than 8 bits; what ends at 255 has 8 bits, whatever holds it."""
+    is_part = levels.dtype.kind == "f" and levels.max() <= 1
+    levels = np.nan_to_num(levels.astype(np.float64), posinf=0, neginf=0).clip(0)
+    largest = levels.max()
+    most = 1.0 if is_part else max(255.0, 2.0 ** np.ceil(np.log2(largest + 1)) - 1)
+    return Image.fromarray(np.uint8(np.minimum(levels / most, 1) * 255))
+
+
+def to_grey(picture: Image.Image) -> np.ndarray:
+    """Return the grey levels of a picture in mode RGBA, uint8 (height, width).
+
+    What is transparent gets the paper, white or else black, on which something shows.
+    """
     for paper in ("white", "black"):
-        sheet = Image.new("RGBA", upright.size, paper)
-        grey = np.asarray(Image.alpha_composite(sheet, upright).convert("L"))
+        sheet = Image.new("RGBA", picture.size, paper)
+        grey = np.asarray(Image.alpha_composite(sheet, picture).convert("L"))
         if np.ptp(grey) >= FAINTEST * 255:
             break
     return grey
+
+
+def to_grid(pixels: np.ndarray) -> np.ndarray:
+    """Return pixels from 0 to 1 as float32, on the grid of the prepared images."""
+    steps = np.rint(pixels / dataset.PIXEL_STEP)
+    return (steps * dataset.PIXEL_STEP).astype(np.float32)
 
 
 def is_light(grey: np.ndarray) -> bool:
@@ -104,32 +185,185 @@ def find_contrast(grey: np.ndarray) -> np.ndarray:
     return np.abs(paper - smooth) / np.maximum(lighter, max(1, 0.4 * lighter.max()))
 
 
-def find_digit(ink: np.ndarray) -> tuple[np.ndarray, str | None]:
-    """Keep the largest piece of the ink and what is near it, of bool (height, width).
+def find_digit(grey: np.ndarray, depth: int = 0) -> tuple[np.ndarray, str | None]:
+    """Find the digit, also in a frame, a box of a form or the panel of a plot.
 
-    A piece that lies along the picture's border or goes from one side to another may be the edge
-    of a table: it has to be four times as large as another piece to be taken for the digit.
+    What encloses is not the digit if it holds something of a third of its size or more: that is
+    looked at again, with its own paper and ink.
+
+    Args:
+        grey: uint8 (height, width).
+        depth: how many enclosures it was taken out of.
+
+    Returns:
+        the digit's ink, bool (h, w), with WORK pixels on the longer side of what was looked at;
+        and a doubt, or None.
+
+    Raises:
+        OSError: it shows nothing.
     """
-    labels, count = ndimage.label(ink, np.ones((3, 3)))
-    numbers = np.arange(1, count + 1)
-    boxes = np.array([[(s.start, s.stop) for s in box] for box in ndimage.find_objects(labels)])
-    start, stop = boxes[..., 0], boxes[..., 1]
-    size = (stop - start).max(axis=1)
-    sides = (start == 0).sum(axis=1) + (stop == ink.shape).sum(axis=1)
-    frame = np.ones(ink.shape)
-    frame[1:-1, 1:-1] = 0
-    is_edge = (sides > 1) | (2 * ndimage.sum_labels(frame, labels, numbers) > size)
-    main = np.argmax(np.where(is_edge, size / 4, size))
-    reach = 1 + 2 * round(NEAR * size[main])
-    around = ndimage.maximum_filter(labels == numbers[main], reach)
-    is_near = np.isin(numbers, labels[around])
-    is_large = 2 * size >= size[main]
-    is_beside = (start[:, 1] >= stop[main, 1]) | (stop[:, 1] <= start[main, 1])
-    kept = is_near & ~is_edge & ~(is_large & is_beside)
-    kept[main] = True
-    height, width = stop[main] - start[main]
-    several = (is_large & ~is_edge & ~kept).any() or width > 1.4 * height
-    return np.isin(labels, numbers[kept]), "more than one digit?" if several else None
+    contrast = find_contrast(grey)
+    if contrast.max() < FAINTEST:
+        raise OSError(NOTHING)
+    if depth < DEEPEST and (panel := find_panel(grey)):
+        try:
+            found = find_digit(grey[panel], depth + 1)
+        except OSError:
+            pass
+        else:
+            if max(found[0].any(axis=1).sum(), found[0].any(axis=0).sum()) * 3 >= WORK:
+                return found
+    pieces = Pieces(contrast * 2 > contrast.max())
+    room, doubt = pieces.find_room()
+    if room and depth < DEEPEST:
+        scale = max(grey.shape) / WORK
+        inside = grey[tuple(slice(round(s.start * scale), round(s.stop * scale)) for s in room)]
+        try:
+            ink, inner = find_digit(inside, depth + 1)
+        except OSError:
+            pass
+        else:
+            return ink, inner or doubt
+    ink, several = pieces.largest()
+    return ink, several or doubt
+
+
+def find_panel(grey: np.ndarray) -> tuple[slice, slice] | None:
+    """Find a rectangle of another grey than what surrounds it, as a plot draws an image.
+
+    It is at least two thirds solid, which no digit's ring is, and of a third of the picture's size.
+    """
+    scale = min(1, WORK / max(grey.shape))
+    height, width = (max(1, round(length * scale)) for length in grey.shape)
+    small = np.asarray(Image.fromarray(grey).resize((width, height), Image.Resampling.BOX))
+    is_high = small > (int(small.min()) + int(small.max())) / 2
+    for mask in (is_high, ~is_high):
+        labels, count = ndimage.label(mask)
+        if not count:
+            continue
+        sizes = np.bincount(labels.ravel())[1:]
+        if (2 * sizes > sizes.max()).sum() > 1:  # the boxes of a form, and more than one digit?
+            continue
+        piece = labels == 1 + sizes.argmax()
+        place = []
+        for axis in (1, 0):  # the ticks of an axis stick out of the rectangle
+            counts = piece.sum(axis=axis)
+            along = np.flatnonzero(counts * 2 > counts.max())
+            place.append(slice(int(along[0]), int(along[-1]) + 1))
+        box = piece[tuple(place)]
+        touches = any(
+            s.start == 0 or s.stop == length for s, length in zip(place, small.shape, strict=True)
+        )
+        if touches or 3 * max(box.shape) < max(small.shape) or 2 * min(box.shape) < max(box.shape):
+            continue
+        if ndimage.binary_fill_holes(box).mean() > 0.98 and box.mean() > 2 / 3:
+            inset = 1 + round(0.01 * max(box.shape))
+            down, across = (
+                slice(round((s.start + inset) / scale), round((s.stop - inset) / scale))
+                for s in place
+            )
+            return down, across
+    return None
+
+
+class Pieces:
+    """The connected pieces of the ink, bool (height, width), some of it true.
+
+    Attributes:
+        labels: int (height, width), the number of a piece, or 0.
+        numbers: (N,), of the pieces, from 1.
+        start, stop: int (N, 2), of each piece's box: row and column.
+        size: (N,), the longer side of the box.
+        is_edge: bool (N,). What lies along the picture's border or goes from one side to another
+            may be the edge of a table: it has to be four times as large as another piece to be
+            taken for the digit.
+    """
+
+    def __init__(self, ink: np.ndarray) -> None:
+        self.labels, count = ndimage.label(ink, np.ones((3, 3)))
+        self.numbers = np.arange(1, count + 1)
+        found = ndimage.find_objects(self.labels)
+        boxes = np.array([[(s.start, s.stop) for s in box] for box in found])
+        self.start, self.stop = boxes[..., 0], boxes[..., 1]
+        self.size = (self.stop - self.start).max(axis=1)
+        sides = (self.start == 0).sum(axis=1) + (self.stop == ink.shape).sum(axis=1)
+        border = np.ones(ink.shape)
+        border[1:-1, 1:-1] = 0
+        along = ndimage.sum_labels(border, self.labels, self.numbers)
+        self.is_edge = (sides > 1) | (2 * along > self.size)
+
+    def largest(self) -> tuple[np.ndarray, str | None]:
+        """Return the ink of the largest piece and of what is near it; and a doubt, or None."""
+        start, stop, size = self.start, self.stop, self.size
+        main = np.argmax(np.where(self.is_edge, size / 4, size))
+        reach = 1 + 2 * round(NEAR * size[main])
+        around = ndimage.maximum_filter(self.labels == self.numbers[main], reach)
+        is_near = np.isin(self.numbers, self.labels[around])
+        is_large = 2 * size >= size[main]
+        is_beside = (start[:, 1] >= stop[main, 1]) | (stop[:, 1] <= start[main, 1])
+        kept = is_near & ~self.is_edge & ~(is_large & is_beside)
+        kept[main] = True
+        height, width = stop[main] - start[main]
+        several = (is_large & ~self.is_edge & ~kept).any() or width > 1.4 * height
+        ink = np.isin(self.labels, self.numbers[kept])
+        if several:
+            return ink, "more than one digit?"
+        box = self.labels[start[main, 0] : stop[main, 0], start[main, 1] : stop[main, 1]]
+        solid = box == self.numbers[main]
+        straight = 0
+        for walls in (solid, solid[::-1], solid.T, solid.T[::-1]):
+            straight += bool(walls[: 1 + len(walls) // 10].mean(axis=1).max() > 0.85)
+        is_frame = straight > 2 and min(height, width) > 0.2 * max(ink.shape)
+        return ink, "a frame?" if is_frame else None
+
+    def find_room(self) -> tuple[tuple[slice, slice] | None, str | None]:
+        """Find the room of the largest piece that others shut in on three sides or more.
+
+        Returns:
+            the room, without what shuts it in, or None; and a doubt: whether other pieces of that
+            kind are elsewhere, or what shuts in holds too little.
+        """
+        found = None
+        for at in np.argsort(-self.size, kind="stable")[1:13]:
+            room, sides, longer = self.grow(at)
+            at_border = (self.start[at] == 0).any() or (self.stop[at] == self.labels.shape).any()
+            if at_border or sides < 3 or 3 * self.size[at] < longer:
+                continue
+            if found is None:
+                found = room
+            elif any(
+                s.start >= f.stop or s.stop <= f.start for s, f in zip(room, found, strict=True)
+            ):
+                return found, "more than one digit?"
+        return found, None
+
+    def grow(self, at: int) -> tuple[tuple[slice, slice], int, int]:
+        """Grow a piece's box up to pieces as large as itself, or to the picture's border.
+
+        Returns:
+            the grown box, a little smaller for the blur of its walls; and how many sides are walls.
+        """
+        others = (self.size >= self.size[at]) & (self.numbers != self.numbers[at])
+        others &= ~self.is_edge
+        wall = np.isin(self.labels, self.numbers[others])
+        (top, left), (bottom, right) = self.start[at].tolist(), self.stop[at].tolist()
+        height, width = wall.shape
+        if wall[top:bottom, left:right].any() or not others.any():
+            return (slice(top, bottom), slice(left, right)), 0, 0
+        before = None
+        while before != (before := (top, bottom, left, right)):
+            top -= top > 0 and not wall[top - 1, left:right].any()
+            bottom += bottom < height and not wall[bottom, left:right].any()
+            left -= left > 0 and not wall[top:bottom, left - 1].any()
+            right += right < width and not wall[top:bottom, right].any()
+        sides = (top > 0) + (bottom < height) + (left > 0) + (right < width)
+        room = (
+            slice(top + 2 * (top > 0), bottom - 2 * (bottom < height)),
+            slice(left + 2 * (left > 0), right - 2 * (right < width)),
+        )
+        largest = np.flatnonzero(others)[self.size[others].argmax()]
+        shorter = int((self.stop - self.start)[largest].min())
+        return room, sides, max(bottom - top, right - left, shorter)
 
 
 def thicken(ink: np.ndarray) -> np.ndarray:

@@ -1,20 +1,23 @@
-"""Read the digit in each picture with the trained model: on paper, a board or a screen."""
+"""Say what each picture shows, by the trained model: a digit on paper, a board or a screen."""
 
 import argparse
 import json
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 
-from src.common import command, dataset
-from src.learning import models
+from src.common import command
+from src.learning import models, scores
 from tools import handwriting
 
 NOTES = """\
 A picture may be of any size: a photograph, a scan or a drawing, dark on light or light on dark.
-One of the size of the model's images (28x28 for MNIST) is taken as it is. The answer is the most
-probable class; the others follow in their order. Exit status 1: a picture could not be read.
+One of the size of the model's images (28x28 for MNIST) is taken as it is. For a model of colour
+images, or of images that are not square, the middle of the picture is scaled to their size. The
+answer is the most probable class; the others follow in their order. Exit status 1: a picture could
+not be read.
 
   python -m tools.predict photo.jpg "my digits/four.png"
   python -m tools.predict --json -- *.png          (after --, names may begin with a dash)
@@ -33,7 +36,8 @@ def main() -> int:
     parser.add_argument(
         "--json",
         action="store_true",
-        help="print a JSON list: image, digit, probabilities by class, warning (or null)",
+        help="print a JSON list: image, class and digit (its number), name, probabilities by "
+        "class, warning (or null)",
     )
     parser.add_argument(
         "--model",
@@ -43,32 +47,55 @@ def main() -> int:
     )
     arguments = parser.parse_args()
     folder = Path(arguments.model)
-    model = models.load(str(folder / "model.safetensors"), str(folder / "recipe.json"))
-    side = dataset.side_of(model.pixels)
-    if side is None:
-        raise command.UsageError(f"the model's images, of {model.pixels} pixels, are not square")
+    model, recipe = models.load(str(folder / "model.safetensors"), str(folder / "recipe.json"))
+    shape, names = tuple(recipe["shape"]), recipe["names"]
     records, failed = [], False
     for path in arguments.image:
         shown = path if path.isprintable() else ascii(path)
         try:
-            image, warning = handwriting.read(path, side)
+            image, warning = read(path, shape)
         except OSError as error:
             failed = True
             print(f"predict: {shown} {error}", file=sys.stderr)
             continue
         if warning:
             print(f"predict: {shown}: {warning}", file=sys.stderr)
-        probabilities = model.log_probabilities(torch.from_numpy(image[None]))[0].exp().tolist()
-        ranked = sorted(range(len(probabilities)), key=lambda digit: -probabilities[digit])
+        scored = scores.log_probabilities(model, torch.from_numpy(image[None]))
+        probabilities = scored[0].exp().tolist()
+        ranked = sorted(range(len(probabilities)), key=lambda number: -probabilities[number])
+        best = ranked[0]
         if arguments.json:
-            record = {"image": path, "digit": ranked[0], "probabilities": probabilities}
-            records.append(record | {"warning": warning})
+            record = {"image": path, "class": best, "digit": best, "name": names[best]}
+            records.append(record | {"probabilities": probabilities, "warning": warning})
         else:
-            listed = ", ".join(f"{digit} {probabilities[digit]:.2%}" for digit in ranked)
-            print(f"{shown}: {ranked[0]}  ({listed})")
+            listed = ", ".join(f"{names[number]} {probabilities[number]:.2%}" for number in ranked)
+            print(f"{shown}: {names[best]}  ({listed})")
     if arguments.json:
         print(json.dumps(records, indent=2))
     return int(failed)
+
+
+def read(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str | None]:
+    """Read a picture as the model wants it.
+
+    Args:
+        path: of the picture.
+        shape: of the model's images: channels, height, width. Square grey ones are taken to be
+            of digits, whose ink is looked for; of others the middle is scaled.
+
+    Returns:
+        float32 of this shape, on the grid of pixels; and a doubt about it, or None.
+
+    Raises:
+        OSError: it cannot be read; says so without the path.
+    """
+    channels, height, width = shape
+    if channels == 1 and height == width:
+        image, doubt = handwriting.read(path, height)
+        return image.reshape(shape), doubt
+    if channels not in (1, 3):
+        raise command.UsageError(f"the model's images have {channels} channels; 1 or 3 can be read")
+    return handwriting.read_resized(path, shape)
 
 
 if __name__ == "__main__":

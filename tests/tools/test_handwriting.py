@@ -12,10 +12,11 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
+from matplotlib.figure import Figure
 from PIL import Image, ImageChops, ImageDraw, ImageFilter, ImageOps
 
 from src.common import dataset
-from src.learning import models
+from src.learning import models, scores
 from tests.support import drawings
 from tools import handwriting
 
@@ -97,10 +98,11 @@ def read(picture: Image.Image, side: int = 28) -> np.ndarray:
 def right(reproduced: Path) -> Right:
     """Return a function: the part of the images that softmax regression reads as labelled."""
     paths = (str(reproduced / "models" / name) for name in ("model.safetensors", "recipe.json"))
-    model = models.load(*paths)
+    model, _ = models.load(*paths)
 
     def right(images: list[np.ndarray], labels: list[int]) -> float:
-        found = model.log_probabilities(torch.from_numpy(np.array(images))).argmax(dim=1)
+        pixels = torch.from_numpy(np.array(images)).reshape(-1, 1, 28, 28)
+        found = scores.log_probabilities(model, pixels).argmax(dim=1)
         return float((found.numpy() == labels).mean())
 
     return right
@@ -121,7 +123,7 @@ def test_pictures_as_people_take_them_are_read(
 def test_enlarged_test_images_are_read_as_well_as_the_originals(
     reproduced: Path, right: Right
 ) -> None:
-    originals, labels = dataset.read(
+    originals, labels, _ = dataset.read(
         str(reproduced / "data" / "prepared" / "test.safetensors"), "np"
     )
     images = []
@@ -233,3 +235,186 @@ def test_what_is_no_picture_or_shows_nothing_is_an_error_of_one_line(tmp_path: P
             handwriting.read(str(tmp_path / name), 28)
     with pytest.raises(OSError, match=r"^is missing$"):
         handwriting.read(str(tmp_path / "none.png"), 28)
+
+
+def framed(picture: Image.Image, off: int, line: int, sides: str) -> Image.Image:
+    """Draw lines around, so many pixels off the border of a sheet with more room."""
+    sheet = ImageOps.expand(picture, 30, 225)
+    end = sheet.width - 1 - off
+    lines = {
+        "top": (off, off, end, off + line),
+        "left": (off, off, off + line, end),
+        "bottom": (off, end - line, end, end),
+        "right": (end - line, off, end, end),
+    }
+    draw = ImageDraw.Draw(sheet)
+    for side in lines.keys() & sides.split():
+        draw.rectangle(lines[side], fill=50)
+    if "gap" in sides:
+        draw.rectangle((sheet.width // 3, off, sheet.width // 2, off + line), fill=225)
+    return sheet
+
+
+def plotted(picture: Image.Image, colours: str, axes: bool) -> Image.Image:
+    figure = Figure(figsize=(4, 3), dpi=100)
+    plot = figure.add_subplot()
+    plot.imshow(np.asarray(ImageOps.invert(picture)), cmap=colours)
+    if not axes:
+        plot.axis("off")
+    figure.savefig(file := io.BytesIO(), format="png")
+    return Image.open(file)
+
+
+@pytest.mark.parametrize("digit", [0, 1, 4, 5, 8])
+def test_what_encloses_a_digit_is_not_the_digit(digit: int) -> None:
+    random = Random(digit)
+    style = next(iter(drawings.STYLES[digit]))
+    picture = drawn(random, digit, style)
+    form = ImageOps.expand(picture.resize((160, 160)), 3, 80)
+    sheet = Image.new("L", (500, 300), 225)
+    sheet.paste(form, (300, 90))
+    ImageDraw.Draw(sheet).text((20, 20), "Amount", fill=50)
+    row = Image.new("L", (700, 300), 225)
+    for left in (20, 183, 346):
+        row.paste(ImageOps.expand(Image.new("L", (160, 160), 225), 3, 80), (left, 90))
+    row.paste(form, (183, 90))
+    variants = {"a box of a form": sheet, "a row of boxes": row}
+    for off, line in ((1, 1), (3, 3), (12, 12), (30, 2)):
+        for sides in ("top left bottom right", "left bottom right", "top left bottom right gap"):
+            frame = framed(picture, off, line, sides)
+            variants[f"{sides}, {off}, {line}"] = frame
+            variants[f"{sides}, {off}, {line}, inverted"] = ImageOps.invert(frame)
+    for colours, axes in product(("gray", "gray_r"), (True, False)):
+        variants[f"imshow {colours} {axes}"] = plotted(picture, colours, axes)
+    pad = Image.new("L", (480, 460), 240)
+    pad.paste(ImageOps.invert(picture), (40, 30))
+    ImageDraw.Draw(pad).rectangle((40, 400, 120, 430), outline=90)
+    variants["a dark pad in a light window"] = pad
+    expected = read(picture)
+    for name, variant in variants.items():
+        form, doubt = handwriting.read(saved(variant), 28)
+        assert doubt is None, name
+        assert np.abs(form - expected).mean() < 0.02, name
+
+
+def test_what_encloses_little_or_nothing_is_doubted() -> None:
+    empty = framed(Image.new("L", (SIZE, SIZE), 225), 10, 3, "top left bottom right")
+    dot = empty.copy()
+    ImageDraw.Draw(dot).ellipse((180, 180, 200, 200), fill=50)
+    for sheet in (empty, dot):
+        assert handwriting.read(saved(sheet), 28)[1] == "a frame?"
+
+
+def test_dust_in_a_loop_is_not_looked_into() -> None:
+    picture = drawn(Random(5), 0, "round")
+    expected = read(picture)
+    loop = np.argwhere(np.asarray(picture) < 120).mean(axis=0)
+    y, x = (float(at) for at in loop)
+    ImageDraw.Draw(picture).ellipse((x - 4, y - 4, x + 4, y + 4), fill=50)
+    found, doubt = handwriting.read(saved(picture), 28)
+    assert doubt is None
+    assert np.abs(found - expected).mean() < 0.02
+
+
+def test_a_second_framed_digit_is_doubted() -> None:
+    sheet = Image.new("L", (2 * SIZE + 80, SIZE + 40), 225)
+    for at, digit in enumerate((4, 7)):
+        box = ImageOps.expand(drawn(Random(0), digit, next(iter(drawings.STYLES[digit]))), 3, 50)
+        sheet.paste(box, (20 + at * (SIZE + 20), 20))
+    assert handwriting.read(saved(sheet), 28)[1] == "more than one digit?"
+
+
+def with_exif(picture: Image.Image, content: bytes, kind: str) -> io.BytesIO:
+    return saved(picture, kind, exif=content)
+
+
+def test_only_the_orientation_of_the_exif_counts_and_what_is_wrong_with_it_means_upright() -> None:
+    picture = drawn(Random(3), 5, "hat last")
+    expected = read(picture)
+    tiff = b"II*\0\x08\0\0\0"
+    wrong = {
+        "no TIFF": b"Exif\0\0garbage",
+        "an offset beyond the end": b"Exif\0\0II*\0\xff\xff\xff\x7f",
+        "a text as orientation": b"Exif\0\0" + tiff + b"\1\0\x12\1\2\0\4\0\0\0abc\0\0\0\0\0",
+        "a turn of 99": b"Exif\0\0" + tiff + b"\1\0\x12\1\3\0\1\0\0\0\x63\0\0\0\0\0\0\0",
+        "two wrong tags": b"Exif\0\0" + tiff + b"\2\0\x1a\1\5\0\xff\xff\xff\xff\xff\xff\xff\xff"
+        b"\x69\x87\4\0\1\0\0\0\xff\xff\xff\x7f\0\0\0\0",
+    }
+    for name, content in wrong.items():
+        for kind in ("JPEG", "PNG", "WEBP"):
+            found = handwriting.read(with_exif(picture, content, kind), 28)[0]
+            assert np.abs(found - expected).max() < 0.25, (name, kind)
+    turned = (
+        b"Exif\0\0"
+        + tiff
+        + b"\2\0\x12\1\3\0\1\0\0\0\6\0\0\0"
+        + (b"\x69\x87\4\0\1\0\0\0\xff\xff\xff\x7f\0\0\0\0")
+    )
+    file = with_exif(picture.rotate(90, expand=True), turned, "JPEG")
+    assert np.abs(handwriting.read(file, 28)[0] - expected).max() < 0.25
+
+
+def test_of_several_pictures_in_a_file_the_first_is_read_and_doubted() -> None:
+    first, second = drawn(Random(3), 5, "hat last"), drawn(Random(3), 1, "stroke")
+    expected = read(first)
+    for kind in ("GIF", "TIFF", "WEBP", "PNG"):
+        file = saved(
+            first,
+            kind,
+            save_all=True,
+            append_images=[second, first],
+            **({"lossless": True} if kind == "WEBP" else {}),
+        )
+        found, doubt = handwriting.read(file, 28)
+        assert doubt == "the first of 3 pictures", kind
+        assert np.abs(found - expected).max() < 0.25, kind
+
+
+def test_levels_of_more_than_8_bits_that_end_lower_are_read() -> None:
+    picture = drawn(Random(3), 5, "hat last")
+    expected = read(picture)
+    levels = np.asarray(picture)
+    for kind, deep in {
+        "16 bits to 255": levels.astype(np.uint16),
+        "16 bits to 4095": levels.astype(np.uint16) * 16,
+        "32 bits": levels.astype(np.int32) * 200,
+        "parts of 1": (levels / 255).astype(np.float32),
+        "floats": levels.astype(np.float32),
+    }.items():
+        found = handwriting.read(saved(Image.fromarray(deep), "TIFF"), 28)[0]
+        assert np.abs(found - expected).max() < 0.25, kind
+
+
+def test_formats_that_are_not_read_name_those_that_are_and_a_large_picture_the_limit(
+    tmp_path: Path,
+) -> None:
+    contents = {
+        "a.heic": b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+        "a.avif": saved(Image.new("L", (9, 9)), "AVIF").getvalue(),
+        "a.svg": b'<svg xmlns="http://www.w3.org/2000/svg"/>',
+    }
+    for name, content in contents.items():
+        (tmp_path / name).write_bytes(content)
+        with pytest.raises(OSError, match=r"only PNG, JPEG, BMP, GIF, WEBP and TIFF can$"):
+            handwriting.read(str(tmp_path / name), 28)
+    head = b"BM" + bytes(8) + (54).to_bytes(4, "little") + (40).to_bytes(4, "little")
+    head += (20_000).to_bytes(4, "little") * 2 + b"\1\0\x18\0" + bytes(24)
+    (tmp_path / "large.bmp").write_bytes(head)
+    with pytest.raises(OSError, match=r"^is too large: at most 178,956,970 pixels are read"):
+        handwriting.read(str(tmp_path / "large.bmp"), 28)
+
+
+def test_a_picture_for_a_colour_model_is_its_middle_scaled() -> None:
+    colours = np.zeros((60, 100, 3), np.uint8)
+    colours[:, :20] = 255  # cut off
+    colours[:, 20:50, 0], colours[:, 50:80, 2] = 200, 100
+    image, doubt = handwriting.read_resized(saved(Image.fromarray(colours)), (3, 6, 6))
+    assert doubt is None
+    assert image.shape == (3, 6, 6)
+    assert image.dtype == np.float32
+    assert np.abs(image[0, :, :2] - 200 / 255).max() < 0.05
+    assert np.abs(image[2, :, 4:] - 100 / 255).max() < 0.05
+    assert image[1].max() < 0.1
+    grey, _ = handwriting.read_resized(saved(Image.fromarray(colours)), (1, 3, 5))
+    assert grey.shape == (1, 3, 5)
+    assert grey[0, 0, 0] > 0.9

@@ -33,7 +33,7 @@ def pictures(small: Path) -> list[str]:
 def test_200_test_images_get_the_probabilities_of_evaluate(
     reproduced: Path, run: Run, tmp_path: Path
 ) -> None:
-    images, _ = dataset.read(str(reproduced / "data" / "prepared" / "test.safetensors"), "np")
+    images, _, _ = dataset.read(str(reproduced / "data" / "prepared" / "test.safetensors"), "np")
     paths = [str(tmp_path / f"{row}.png") for row in range(200)]
     for path, levels in zip(paths, np.rint(images[:200] * 255).astype(np.uint8), strict=True):
         Image.fromarray(levels.reshape(28, 28)).save(path)
@@ -78,7 +78,7 @@ def test_what_cannot_be_read_is_a_line_and_the_others_are_still_read(
     assert list(found) == ["two.png", "a.png"]
     assert found["two.png"]["warning"] == "more than one digit?"
     assert found["a.png"]["warning"] is None
-    assert found["a.png"]["digit"] == 0
+    assert [found["a.png"][key] for key in ("class", "digit", "name")] == [0, 0, "0"]
 
 
 def test_a_missing_model_says_what_makes_it_and_help_how_to_call_it(
