@@ -1,6 +1,9 @@
 """Pictures: what they show, with which captions, axes and colours, down to pixels of the PNG."""
 
 import math
+import os
+import subprocess
+import sys
 import zlib
 from pathlib import Path
 
@@ -12,6 +15,7 @@ from PIL import Image
 from sklearn.calibration import calibration_curve
 
 from src.report import figures
+from tests.support import clones
 
 Pixel = tuple[int, int, int]
 BLACK, WHITE = (0, 0, 0), (255, 255, 255)
@@ -72,12 +76,12 @@ def squares(figure: Figure, side: int, columns: range, head: int, scale: int) ->
 
 def test_samples_are_dark_on_white_in_the_row_of_their_class() -> None:
     labels = np.array([3, 3, 1, 0, 3])
-    images = np.random.default_rng(4).uniform(size=(5, 64))
-    figure = figures.samples(images, labels, columns=2)
+    images = np.random.default_rng(4).uniform(size=(5, 1, 8, 8))
+    figure = figures.samples(images, labels, list("0123"), columns=2)
     found = squares(figure, 8, range(1, 3), 1, 28).reshape(4, 2, 64, 3)
     shown = {(0, 0): 3, (1, 0): 2, (3, 0): 0, (3, 1): 1}
     for place in np.ndindex(4, 2):
-        shades = 255 * (1 - images[shown[place]]) if place in shown else np.full(64, 255)
+        shades = 255 * (1 - images[shown[place]].ravel()) if place in shown else np.full(64, 255)
         assert np.abs(found[place] - shades[:, None]).max() <= 2
     check_layout(figure)
     assert texts(figure) == list("0123")
@@ -86,7 +90,7 @@ def test_samples_are_dark_on_white_in_the_row_of_their_class() -> None:
 
 
 def test_twelve_of_each_class_are_shown() -> None:
-    figure = figures.samples(np.full((26, 4), 0.5), np.arange(26) % 2)
+    figure = figures.samples(np.full((26, 1, 2, 2), 0.5), np.arange(26) % 2, list("01"))
     found = squares(figure, 2, range(1, 13), 1, 16)
     assert found.shape == (24, 2, 2, 3)
     assert np.abs(found - 127.5).max() < 2
@@ -102,7 +106,8 @@ def test_weights_share_one_scale_around_zero_blue_for_and_red_against(
 ) -> None:
     count, weight = min(shape[0], 40), np.random.default_rng(2).normal(size=shape)
     weight.flat[5] = -4.5
-    figure = figures.weights(weight)
+    shape_of_images = (1, side, side)
+    figure = figures.weights(weight, shape_of_images)
     found = squares(figure, side, range(columns), head, scale)[:count].astype(int)
     values = weight[:count].reshape(found.shape[:-1])
     blueness = found[..., 2] - found[..., 0]
@@ -142,8 +147,10 @@ def test_mistakes_are_the_surest_ones_captioned_with_class_guess_and_probability
     labels = generator.permutation(count + 5) % 9
     predicted = labels + (np.arange(count + 5) >= 5)  # the first five are right
     confidence = generator.permutation(np.linspace(0.3, 0.99, count + 5))
-    images = generator.uniform(size=(count + 5, 16))
-    figure = figures.mistakes(images, labels, log_probabilities(predicted, confidence, 10))
+    images = generator.uniform(size=(count + 5, 1, 4, 4))
+    figure = figures.mistakes(
+        images, labels, log_probabilities(predicted, confidence, 10), list("0123456789")
+    )
     worst = [row for row in np.argsort(-confidence) if row >= 5][:24]
     assert len(worst) == min(count, 24)
     found = squares(figure, 4, range(6), 2, 23)
@@ -164,9 +171,10 @@ def test_mistakes_are_the_surest_ones_captioned_with_class_guess_and_probability
 
 
 def test_large_images_are_drawn_pixel_by_pixel() -> None:
-    images = np.random.default_rng(5).uniform(size=(1, 500**2))
-    found = squares(figures.samples(images, np.array([0]), columns=1), 500, range(1, 2), 1, 1)
-    assert np.abs(found[0, ..., 0].ravel() - 255 * (1 - images[0])).max() <= 2
+    images = np.random.default_rng(5).uniform(size=(1, 1, 500, 500))
+    figure = figures.samples(images, np.array([0]), ["0"], columns=1)
+    found = squares(figure, 500, range(1, 2), 1, 1)
+    assert np.abs(found[0, ..., 0] - 255 * (1 - images[0, 0])).max() <= 2
 
 
 def test_reliability_is_that_of_scikit_learn() -> None:
@@ -206,19 +214,74 @@ def test_reliability_is_that_of_scikit_learn() -> None:
 
 
 def test_what_cannot_be_drawn_is_said() -> None:
-    labels, flat = np.array([0, 1]), np.zeros((2, 12))
+    labels = np.array([0, 1])
     sure = log_probabilities(labels, np.array([0.9, 0.9]), 2)
     notes = {
-        "Images of 12 pixels are not square: no samples drawn.": figures.samples(flat, labels),
-        "Weights of 12 inputs are not square: not drawn.": figures.weights(flat),
-        "Images are not square: no mistakes drawn.": figures.mistakes(flat, 1 - labels, sure),
-        "No mistakes.": figures.mistakes(np.zeros((2, 16)), labels, sure),
+        "The first layer's weights are no pictures: not drawn.": figures.weights(None, (1, 3, 4)),
+        "No mistakes.": figures.mistakes(np.zeros((2, 1, 4, 4)), labels, sure, ["a", "b"]),
     }
     for text, figure in notes.items():
         assert texts(figure) == [text]
         assert figure.texts[0].get_position() == (0.5, 0.5)
         check_layout(figure)
         assert (figure.bbox.width, figure.bbox.height) == (840, 140)
+
+
+def test_colour_pictures_of_any_size_are_drawn_as_they_are_with_the_names_of_their_classes() -> (
+    None
+):
+    images = np.random.default_rng(3).uniform(size=(4, 3, 5, 9))
+    labels, names = np.array([0, 1, 1, 0]), ["bee", "ant $x", "\N{HIRAGANA LETTER KI}"]
+    figures.write("figure.png", figure := figures.samples(images, labels, names, columns=2))
+    with Image.open("figure.png") as picture:
+        drawn = np.asarray(picture.convert("RGB")).astype(float)
+    scale = 840 // (3 * 11)
+    left = drawn.shape[1] - 2 * 11 * scale
+    for row, column, at in ((0, 0, 0), (0, 1, 3), (1, 0, 1), (1, 1, 2)):
+        top, across = (row * 7 + 1) * scale, left + (column * 11 + 1) * scale
+        found = drawn[top : top + 5 * scale : scale, across : across + 9 * scale : scale]
+        assert np.abs(found - 255 * images[at].transpose(1, 2, 0)).max() <= 1
+    assert (drawn[14 * scale :, left:] == 255).all()  # no image of the third class
+    assert texts(figure) == ["bee", "ant $x", "2"]  # what the font lacks is a number
+    check_layout(figure)
+    wrong = log_probabilities(1 - labels, np.array([0.9, 0.8, 0.7, 0.6]), 3)
+    mistakes = figures.mistakes(images, labels, wrong, names)
+    assert texts(mistakes)[0] == "bee\nas ant $x\n90.00%"
+    check_layout(mistakes)
+
+
+def test_the_weights_that_are_drawn_are_the_first_that_meet_the_pixels() -> None:
+    linear, conv = np.zeros((4, 12)), np.zeros((8, 3, 3, 3))
+    tensors = {"b.weight": linear, "a.weight": conv, "n.weight": np.zeros(3)}
+
+    def node(op: str, module: str | None = None) -> dict[str, str | None]:
+        return {"op": op, "module": module}
+
+    shape = (3, 2, 2)
+    start, pool = node("input"), node("maxpool", "p")
+    found = figures.first_layer(tensors, [start, pool, node("linear", "b")], shape)
+    assert found == ("b.weight", linear)
+    found = figures.first_layer(tensors, [start, node("conv2d", "a"), node("linear", "b")], shape)
+    assert found == ("a.weight", conv)
+    norm = [start, node("batchnorm", "n"), node("linear", "b")]
+    assert figures.first_layer(tensors, norm, shape) is None
+    assert figures.first_layer(tensors, [start, node("linear", "b")], (1, 2, 2)) is None
+    assert figures.first_layer(tensors, None, shape) is None  # two could be it
+    assert figures.first_layer({"b.weight": linear}, None, shape) == ("b.weight", linear)
+
+
+def test_a_notebooks_backend_and_a_users_settings_do_not_matter() -> None:
+    Path("rc").write_text("backend: nonsense\nfigure.dpi: 7\n", encoding="utf-8")
+    code = "import src.report.figures as f; print(f.note('x').dpi)"
+    foreign = {"MPLBACKEND": "module://matplotlib_inline.not_there", "MATPLOTLIBRC": "rc"}
+    ended = subprocess.run(
+        [sys.executable, "-W", "error", "-c", code],
+        env=os.environ | foreign | {"PYTHONPATH": str(clones.REPOSITORY)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (ended.stdout, ended.stderr) == ("140.0\n", "")
 
 
 @pytest.mark.parametrize(("colour", "mode"), [("red", "RGB"), ("0.5", "L")])

@@ -142,7 +142,11 @@ function pointwise(change) {
 }
 
 const same = (node, [shape]) => ({ shape, run: (x) => x });
-const axisOf = (dim, shape) => (dim < 0 ? dim + shape.length : dim - 1);  // a dim counts the batch, a shape does not
+function axisOf(dim, shape) {  // a dim counts the batch, a shape does not
+  const axis = dim < 0 ? dim + shape.length : dim - 1;
+  if (axis < 0) throw new Error("an operation over the batch");
+  return axis;
+}
 
 function flatten({ start, end }, [shape]) {
   const from = axisOf(start, shape), to = axisOf(end, shape);

@@ -1,21 +1,21 @@
 """What the stages before `report` write, made from an ordinary torch.nn model: torch is the oracle.
 
-The graph is written out by torch.fx, in the words of the page.
+The graph is the one that train writes.
 """
 
 import csv
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-import torch.fx
 from sklearn.datasets import load_digits
 from torch import nn
 
 from src.common import tensors
+from src.learning import graph
 
 DIGITS = tuple("0123456789")
 TRAIN = {
@@ -24,70 +24,6 @@ TRAIN = {
     "schedule": "constant", "warmup_epochs": 0, "shuffle": False, "shift": 0, "drop_last": False,
     "keep": "last", "patience": 0,
 }  # fmt: skip
-
-
-def pair(value: Any) -> list[int]:
-    return list(value) if isinstance(value, tuple | list) else [value, value]
-
-
-def window(module: Any) -> dict[str, Any]:
-    return {
-        "kernel": pair(module.kernel_size),
-        "stride": pair(module.stride),
-        "padding": pair(module.padding),
-        "ceil": module.ceil_mode,
-    }
-
-
-MODULES: dict[type, tuple[str, Callable[[Any], dict[str, Any]]]] = {
-    nn.Linear: ("linear", lambda m: {}),
-    nn.Conv2d: (
-        "conv2d",
-        lambda m: (
-            {name: pair(getattr(m, name)) for name in ("stride", "padding", "dilation")}
-            | {"groups": m.groups}
-        ),
-    ),
-    nn.BatchNorm2d: ("batchnorm", lambda m: {"eps": m.eps}),
-    nn.BatchNorm1d: ("batchnorm", lambda m: {"eps": m.eps}),
-    nn.MaxPool2d: ("maxpool", lambda m: window(m) | {"dilation": pair(m.dilation)}),
-    nn.AvgPool2d: (
-        "avgpool",
-        lambda m: window(m) | {"count_include_pad": m.count_include_pad},
-    ),
-    nn.AdaptiveAvgPool2d: ("adaptiveavgpool", lambda m: {"size": pair(m.output_size)}),
-    nn.ReLU: ("relu", lambda m: {}),
-    nn.LeakyReLU: ("leaky_relu", lambda m: {"slope": m.negative_slope}),
-    nn.Hardtanh: ("hardtanh", lambda m: {"low": m.min_val, "high": m.max_val}),
-    nn.Flatten: ("flatten", lambda m: {"start": m.start_dim, "end": m.end_dim}),
-    nn.Unflatten: ("unflatten", lambda m: {"dim": m.dim, "sizes": list(m.unflattened_size)}),
-    nn.Identity: ("identity", lambda m: {}),
-    nn.Dropout: ("dropout", lambda m: {}),
-}
-
-
-def graph(model: nn.Module) -> list[dict[str, Any]]:
-    """Return the nodes of a model of the modules above, of sums, cat, pad and reshape."""
-    nodes = []
-    for node in torch.fx.symbolic_trace(model.eval()).graph.nodes:
-        inputs = [at.name for at in node.all_input_nodes]
-        made: dict[str, Any] = {"name": node.name, "op": node.op, "inputs": inputs, "module": None}
-        if node.op == "placeholder":
-            made["op"] = "input"
-        elif node.op == "call_module":
-            module = model.get_submodule(str(node.target))
-            op, settings = MODULES[type(module)]
-            made |= {"op": op, "module": node.target} | settings(module)
-        elif node.op == "call_method":
-            made |= {"op": "reshape", "sizes": list(node.args[1:])}
-        elif node.op == "call_function":
-            made["op"] = node.target.__name__
-            if made["op"] == "cat":
-                made["dim"] = node.kwargs.get("dim", 1)
-            elif made["op"] == "pad":
-                made |= {"pad": list(node.args[1]), "value": 0}
-        nodes.append(made)
-    return nodes
 
 
 def digits(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
@@ -132,6 +68,7 @@ def write(
 
     With a reason the model has no graph. The recipe is TRAIN, changed.
     """
+    nodes, _ = graph.graph(model, images.shape[1:])
     cut, classes = len(labels) * 3 // 4, len(names)
     write_data("data/prepared/train.safetensors", images[:cut], labels[:cut], names)
     write_data("data/prepared/test.safetensors", images[cut:], labels[cut:], names)
@@ -141,7 +78,7 @@ def write(
     kept = {
         "shape": list(images.shape[1:]), "classes": classes, "names": list(names),
         "module": repr(model), "epoch": 2, "epochs_run": 2, "ended": "all epochs",
-        "graph": None if reason else graph(model), "graph_reason": reason,
+        "graph": None if reason else nodes, "graph_reason": reason,
     }  # fmt: skip
     Path("models/recipe.json").write_text(json.dumps(TRAIN | kept | recipe), encoding="utf-8")
     found = torch.log_softmax(model(torch.from_numpy(images[cut:])).double(), dim=1).numpy()
