@@ -1,4 +1,4 @@
-"""The same bits whatever computes them, and whatever surrounds them: docs/bits.md.
+"""The same bits whatever computes them, and whatever surrounds them: src/exact/README.md.
 
 All parameters of each model are compared, as float64, and with them the losses, accuracies and
 log-probabilities. Each test asks the libraries which kernels they took.

@@ -1,4 +1,4 @@
-"""What runs inside a step is held to the operations that docs/bits.md allows.
+"""What runs inside a step is held to the operations that src/exact/README.md allows.
 
 One test reads the source, with the branches that no test takes (CUDA's); the other looks at each
 operation that torch is asked for. Both name the line that breaks the list, and the operation.
@@ -80,7 +80,7 @@ def test_the_source_of_a_step_calls_nothing_but_what_is_allowed() -> None:
                 for node in ast.walk(function):
                     if operation := forbidden(node):
                         faults.append(f"{path}:{getattr(node, 'lineno', 0)}: {operation}")
-    assert not faults, f"not among the operations that docs/bits.md allows: {faults}"
+    assert not faults, f"not among the operations that src/exact/README.md allows: {faults}"
 
 
 class Watch(TorchFunctionMode):
@@ -130,5 +130,5 @@ def test_torch_is_asked_for_nothing_but_what_is_allowed(name: str) -> None:
     with Watch() as watch:
         list(training.train(model, images, labels, Train(**recipe), Alone()))
         model.log_probabilities(images)
-    assert not watch.faults, f"not allowed by docs/bits.md: {sorted(watch.faults)}"
+    assert not watch.faults, f"not allowed by src/exact/README.md: {sorted(watch.faults)}"
     assert watch.seen >= {"mm", "sum", "take", "round", "div", "add", "sub", "mul", "frexp"}
