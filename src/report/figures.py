@@ -68,7 +68,8 @@ def note(text: str) -> Figure:
 def tiles_of(images: np.ndarray) -> np.ndarray:
     """Return images (N, C, H, W) as (N, H, W), or (N, H, W, 3) where they have three channels."""
     if images.shape[1] == 3:
-        return np.clip(images.transpose(0, 2, 3, 1), 0, 1)
+        colour: np.ndarray = np.clip(images.transpose(0, 2, 3, 1), 0, 1)
+        return colour
     grey: np.ndarray = images.mean(axis=1) if images.shape[1] > 1 else images[:, 0]
     return grey
 

@@ -32,8 +32,10 @@ KINDS = {
     "Kuzushiji-MNIST": "character",
 }
 # With these parameters the page trains the model.
-RECIPE = ("epochs", "epochs_run", "batch_size", "learning_rate", "momentum", "schedule")
-RECIPE = (*RECIPE, "shuffle", "drop_last")
+RECIPE = (
+    *("epochs", "epochs_run", "batch_size", "learning_rate", "momentum", "schedule"),
+    *("shuffle", "drop_last"),
+)
 PARTS = ("model", "training", "board", "essay")  # the scripts, in their order
 PASSING = ("input", "output", "flatten", "reshape", "identity", "dropout")
 
