@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 
@@ -29,12 +30,19 @@ class Step:
         return np.random.default_rng([self.seed, self.epoch, self.number, self.draws])
 
 
-_current: Step | None = None
+class _Here(threading.local):
+    """What happens in this thread; others may train models of their own."""
+
+    step: Step | None = None
+    twins: int = 0
+
+
+_here = _Here()
 
 
 def current() -> Step | None:
     """Return the step that is being taken, or None."""
-    return _current
+    return _here.step
 
 
 @contextlib.contextmanager
@@ -52,28 +60,24 @@ def step(*, seed: int, epoch: int, step: int, rows: slice, batch: int) -> Iterat
             come in another share.
         batch: how many rows the whole batch has.
     """
-    global _current
-    before, _current = _current, Step(seed, epoch, step, rows, batch)
+    before, now = _here.step, Step(seed, epoch, step, rows, batch)
+    _here.step = now
     try:
-        yield _current
+        yield now
     finally:
-        _current = before
-
-
-_inside = 0
+        _here.step = before
 
 
 @contextlib.contextmanager
 def twin() -> Iterator[None]:
     """Tell `watch` that the block is a twin's own arithmetic, which keeps to the grids."""
-    global _inside
-    _inside += 1
+    _here.twins += 1
     try:
         yield
     finally:
-        _inside -= 1
+        _here.twins -= 1
 
 
 def is_inside_a_twin() -> bool:
     """Say whether a twin is computing."""
-    return _inside > 0
+    return _here.twins > 0

@@ -1,0 +1,166 @@
+"""Loss, optimizers, draws and the watch, each against a second source."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+from torch.nn import functional
+
+from src import exact
+from src.exact import functions
+
+
+def test_the_loss_and_its_gradient_are_torchs_within_the_table() -> None:
+    logits = torch.randn(50, 10, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    logits, labels = (logits * 5).requires_grad_(), torch.arange(50) % 10
+    found = exact.CrossEntropyLoss()(logits, labels)
+    found.backward()
+    other = logits.detach().clone().requires_grad_()
+    expected = functional.cross_entropy(other, labels, reduction="sum")
+    expected.backward()
+    assert found.item() == pytest.approx(expected.item(), rel=1e-5)
+    torch.testing.assert_close(logits.grad, other.grad, rtol=0, atol=1e-4)
+    assert exact.CrossEntropyLoss(with_value=False)(logits, labels).isnan()
+    with pytest.raises(ValueError, match='use "sum"'):
+        exact.CrossEntropyLoss(reduction="mean")
+
+
+def test_the_root_is_correctly_rounded() -> None:
+    numbers = np.random.default_rng(0).integers(1, 2**52, 20_000)
+    for number, root in zip(
+        numbers.tolist(), functions.sqrt(torch.from_numpy(numbers).double()).tolist(), strict=True
+    ):
+        # The root of n 2^2k has k more bits; of these the nearest float64 is taken.
+        wide = math.isqrt(number << 120)
+        assert abs(int(root * 2**60) - wide) <= 2 ** (wide.bit_length() - 54)
+
+
+@pytest.mark.parametrize(
+    ("ours", "theirs", "settings"),
+    [
+        (exact.SGD, torch.optim.SGD, {"lr": 0.1}),
+        (exact.SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.9}),
+        (exact.SGD, torch.optim.SGD, {"lr": 0.1, "momentum": 0.5, "weight_decay": 0.03}),
+        (exact.AdamW, torch.optim.AdamW, {"lr": 0.01, "weight_decay": 0.1}),
+    ],
+)
+def test_an_optimizer_takes_torchs_steps(ours: type, theirs: type, settings: dict) -> None:
+    generator = torch.Generator().manual_seed(0)
+    start = exact.grids.WEIGHTS.snap(torch.randn(30, generator=generator).double())
+    found, expected = nn.Parameter(start.clone()), nn.Parameter(start.clone())
+    optimizer, oracle = ours([found], **settings), theirs([expected], **settings)
+    for rows in (100, 100, 37, 100, 100):
+        gradient = torch.randn(30, dtype=torch.float64, generator=generator)
+        optimizer.zero_grad()
+        found.grad.add_(gradient * rows)
+        expected.grad = gradient
+        optimizer.step(rows)
+        oracle.step()
+        ((_, master),) = optimizer.named_masters()
+        torch.testing.assert_close(master, expected.detach(), rtol=1e-12, atol=1e-12)
+        assert exact.grids.WEIGHTS.holds(found.detach())
+        assert (found - expected).abs().max() <= 2**-19 + 1e-12
+
+
+def test_a_state_that_was_loaded_goes_on_with_the_same_bits() -> None:
+    def steps(optimizer: exact.AdamW, parameter: nn.Parameter, count: int) -> None:
+        for _ in range(count):
+            parameter.grad.fill_(0.3)
+            optimizer.step(2)
+
+    first, second = (nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
+    whole, half = exact.AdamW([first]), exact.AdamW([second])
+    steps(whole, first, 6)
+    steps(half, second, 3)
+    third = nn.Parameter(torch.zeros(3, dtype=torch.float64))
+    resumed = exact.AdamW([third])
+    resumed.load_state_dict(half.state_dict())
+    steps(resumed, third, 3)
+    assert torch.equal(whole.masters[0], resumed.masters[0])
+    assert torch.equal(first, third)
+
+
+def test_gradients_that_the_optimizer_does_not_see_are_an_error() -> None:
+    model = exact.convert(nn.Linear(2, 2))
+    optimizer = exact.SGD(model.parameters(), lr=0.1)
+    model.zero_grad()
+    with pytest.raises(RuntimeError, match="this optimizer's zero_grad"):
+        optimizer.step(1)
+
+
+def test_numpy_draws_whatever_a_model_starts_from() -> None:
+    def start(noise: int) -> list[Tensor]:
+        torch.manual_seed(noise)
+        with exact.seeded(5):
+            modules = [nn.Linear(784, 10), nn.Conv2d(2, 3, 3), nn.LSTM(4, 3), nn.Embedding(4, 3)]
+            weight = nn.init.trunc_normal_(torch.empty(40), std=0.1)
+            drawn = [torch.rand(5), torch.randn(5), torch.randint(9, (20,)), torch.randperm(9)]
+            return [*(p for m in modules for p in m.parameters()), weight, *drawn]
+
+    first, second = start(1), start(2)
+    assert all(map(torch.equal, first, second))
+    generator, bound = np.random.default_rng(5), math.isqrt(2**36 // 784)
+    expected = generator.integers(-bound, bound + 1, (10, 784)) / 2**18
+    np.testing.assert_array_equal(first[0].detach().numpy(), expected)
+    assert sorted(first[-1].tolist()) == list(range(9))
+    assert 0.1 < first[-3].std() < 3
+
+
+def test_a_start_that_needs_a_decomposition_is_refused() -> None:
+    with exact.seeded(0), pytest.raises(exact.NotExactError, match="linalg_qr is not exact"):
+        nn.init.orthogonal_(torch.empty(3, 3))
+
+
+class Forward(nn.Module):
+    """A linear layer, and then what a test does."""
+
+    def __init__(self, then: object) -> None:
+        super().__init__()
+        self.linear, self.then = nn.Linear(6, 6), then
+        self.scale = nn.Parameter(torch.ones(6))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.then(self.linear(x), self)
+
+
+def take_a_step(model: nn.Module, x: Tensor) -> None:
+    model = exact.convert(model)
+    optimizer = exact.SGD(model.parameters(), lr=0.1)
+    with exact.step(seed=0, epoch=1, step=0, rows=slice(0, len(x)), batch=len(x)), exact.watch():
+        exact.CrossEntropyLoss(with_value=False)(model(x), torch.arange(len(x))).backward()
+        optimizer.step(len(x))
+
+
+@pytest.mark.parametrize(
+    ("then", "name"),
+    [
+        (lambda y, m: functional.linear(y, m.linear.weight), "mm|linear"),
+        (lambda y, m: y @ m.linear.weight, "mm"),
+        (lambda y, m: y.softmax(1), "softmax"),
+        (lambda y, m: y - y.mean(1, keepdim=True), "mean"),
+        (lambda y, m: functional.gelu(y), "gelu"),
+        (lambda y, m: torch.add(y, y, alpha=3), "alpha"),
+        (lambda y, m: y / 3, "div by 3"),
+        (lambda y, m: y * m.scale, "sum"),
+        (lambda y, m: y.exp(), "exp"),
+    ],
+)
+def test_an_operation_that_is_not_exact_is_named(then: object, name: str) -> None:
+    with pytest.raises(exact.NotExactError, match=rf"(?s)({name}).* is not exact: .*it comes from"):
+        take_a_step(Forward(then), torch.rand(4, 6))
+
+
+@pytest.mark.parametrize(
+    "then",
+    [
+        lambda y, m: functional.relu(y) + y,
+        lambda y, m: torch.cat([y[:, :3], y[:, 3:]], dim=1) + m.linear(y) + y,
+        lambda y, m: functional.pad(y, (0, 2))[:, :6].reshape(4, 6).view(4, 2, 3).flatten(1),
+        lambda y, m: torch.cat([functional.max_pool2d(y.view(4, 1, 2, 3), (1, 3)).flatten(1), y], 1),
+        lambda y, m: functional.leaky_relu(y),
+    ],
+)
+def test_what_is_exact_passes(then: object) -> None:
+    take_a_step(Forward(then), torch.rand(4, 6))

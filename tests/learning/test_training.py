@@ -1,0 +1,294 @@
+"""The loop against plain torch in float64, and what may not show in its bits."""
+
+import os
+import subprocess
+import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from src import exact
+from src.common.command import UsageError
+from src.learning import checkpoint, graph, models, training
+from src.learning.group import Group
+from tests.support import integers
+
+SHAPE, CLASSES = (1, 28, 28), 4
+MODELS = pytest.mark.parametrize("name", models.MODELS)
+ADAMW = {"optimizer": "adamw", "momentum": 0, "learning_rate": 0.01, "weight_decay": 0.01}
+
+
+def train_settings(**changes: Any) -> training.Train:
+    """Return the settings of a short training, changed."""
+    values = {"model": "softmax_regression", "exact": True, "seed": 7, "init": "default"}
+    values |= {"epochs": 2, "batch_size": 6, "optimizer": "sgd", "learning_rate": 0.05}
+    values |= {"momentum": 0.5, "weight_decay": 0, "schedule": "linear", "warmup_epochs": 0}
+    values |= {"shuffle": True, "shift": 1, "drop_last": False, "keep": "last", "patience": 0}
+    return training.Train(**values | changes)
+
+
+def rows(count: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
+    generator = torch.Generator().manual_seed(seed)
+    images = torch.randint(256, (count, *SHAPE), generator=generator) / 256
+    return images, torch.randint(CLASSES, (count,), generator=generator)
+
+
+def train_and_hash(
+    settings: training.Train, group: Group | None = None, **options: Any
+) -> tuple[list[training.Epoch], str]:
+    """Train from the start; return the records without times, and a digest of model and scores."""
+    group = group or Group()
+    model = models.start(
+        settings.model,
+        SHAPE,
+        CLASSES,
+        init=settings.init,
+        seed=settings.seed,
+        is_exact=settings.exact,
+    )
+    if settings.exact:
+        exact.convert(model, group.add_up if group.size > 1 else None)
+    records = [
+        record._replace(seconds=0)
+        for record in training.train(model, rows(), settings, group=group, **options)
+    ]
+    state = [value.double() for value in model.state_dict().values()]
+    return records, checkpoint.key(state=[value.tolist() for value in state])
+
+
+@pytest.mark.parametrize("name", ["softmax_regression", "mlp"])
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"momentum": 0, "schedule": "constant"},
+        {"momentum": 0.9},
+        {"schedule": "cosine", "warmup_epochs": 1, "epochs": 3},
+        {"weight_decay": 0.1},
+        ADAMW,
+        {"drop_last": True},
+    ],
+)
+def test_exact_training_follows_torch_in_float64(name: str, changes: dict[str, Any]) -> None:
+    settings = train_settings(model=name, **changes)
+    found, _ = train_and_hash(settings)
+    with exact.seeded(settings.seed):
+        model = models.build(name, SHAPE, CLASSES)
+    model = model.double()
+    oracle = settings.model_copy(update={"exact": False})
+    images, labels = rows()
+    expected = list(training.train(model, (images.double(), labels), oracle))
+    for ours, theirs in zip(found, expected, strict=True):
+        assert ours.train.loss == pytest.approx(theirs.train.loss, abs=5e-3)
+        assert ours.train.accuracy == theirs.train.accuracy
+
+
+def test_plain_training_is_the_loop_that_one_writes_by_hand() -> None:
+    settings = train_settings(exact=False, shift=0, shuffle=False, schedule="constant", momentum=0)
+    found, _ = train_and_hash(settings)
+    torch.manual_seed(settings.seed)
+    model, (images, labels) = models.build("softmax_regression", SHAPE, CLASSES), rows()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
+    for record in found:
+        total = 0.0
+        for at in range(0, 23, 6):
+            loss = nn.functional.cross_entropy(model(images[at : at + 6]), labels[at : at + 6])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            total += loss.item() * len(labels[at : at + 6])
+        assert record.train.loss == pytest.approx(total / 23, abs=1e-5)
+
+
+def test_whole_numbers_in_numpy_end_in_the_same_bits() -> None:
+    settings = train_settings(shift=0, momentum=0, schedule="constant", epochs=1, shuffle=False)
+    found, _ = train_and_hash(settings)
+    images, labels = (part.numpy() for part in rows())
+    flat = images.reshape(23, -1)
+    start = integers.start(settings.seed, CLASSES, 784)
+    batches = [slice(at, at + 6) for at in range(0, 23, 6)]
+    assert integers.train(start, flat, labels, batches, 0.05) == found[0].sha256
+
+
+class Thread(Group):
+    """A process of several, played by a thread of this one."""
+
+    def __init__(self, rank: int, barrier: threading.Barrier, shared: list[Tensor]) -> None:
+        self.rank, self.size, self.barrier, self.shared = rank, len(shared), barrier, shared
+
+    def add_up(self, tensor: Tensor) -> None:
+        self.shared[self.rank] = tensor.clone()
+        self.barrier.wait()
+        order = [*range(self.rank, self.size), *range(self.rank)]  # each adds in another order
+        total = sum(self.shared[rank] for rank in order)
+        self.barrier.wait()
+        tensor.copy_(total)
+
+
+@pytest.mark.parametrize("name", [*models.MODELS])
+def test_no_number_of_processes_shows(name: str) -> None:
+    """Batches of 6 rows, then 5: of four processes some have more rows than others."""
+    settings = train_settings(model=name)
+    one = train_and_hash(settings)
+    for processes in (2, 4):
+        barrier, shared = threading.Barrier(processes, timeout=60), [torch.empty(0)] * processes
+        groups = [Thread(rank, barrier, shared) for rank in range(processes)]
+        with ThreadPoolExecutor(processes) as pool:
+            found = pool.map(train_and_hash, [settings] * processes, groups)
+            assert list(found) == [one] * processes
+
+
+@MODELS
+@pytest.mark.parametrize("changes", [{}, ADAMW], ids=["sgd", "adamw"])
+def test_no_number_of_threads_shows(name: str, changes: dict[str, Any]) -> None:
+    settings = train_settings(model=name, **changes)
+    one = train_and_hash(settings)
+    torch.set_num_threads(2)
+    try:
+        assert train_and_hash(settings) == one
+    finally:
+        torch.set_num_threads(1)
+
+
+PRINT = """
+import sys; from tests.learning.test_training import *
+torch.set_num_threads(1)
+for name in models.MODELS:
+    for changes in ({}, ADAMW):
+        print(train_and_hash(train_settings(model=name, epochs=1, **changes)))
+"""
+
+
+def printed(**variables: str) -> str:
+    root = str(Path(__file__).parents[2])
+    environment = os.environ | {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"} | variables
+    return subprocess.check_output([sys.executable, "-c", PRINT], env=environment, text=True)
+
+
+@pytest.mark.usefixtures("environment")
+def test_no_vector_width_shows() -> None:
+    expected = printed()
+    assert expected.count("Epoch") == 10
+    assert printed(ATEN_CPU_CAPABILITY="default", MKL_ENABLE_INSTRUCTIONS="SSE4_2") == expected
+    assert printed(ATEN_CPU_CAPABILITY="avx2", MKL_CBWR="AVX2") == expected
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"momentum": 0}, ADAMW | {"model": "resnet"}, {"exact": False}],
+    ids=["momentum", "plain", "adamw and batch norm", "not exact"],
+)
+@pytest.mark.parametrize("stop", [1, 3, 4, 6])
+def test_a_training_that_stopped_goes_on_to_the_same_bits(
+    changes: dict[str, Any], stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    settings = train_settings(**changes)
+    expected = train_and_hash(settings, held_out=rows(9, 1))
+    taken = 0
+
+    def stop_after(*_: object) -> None:
+        nonlocal taken
+        taken += 1
+        if taken > stop:
+            raise KeyboardInterrupt
+
+    def kept() -> checkpoint.Checkpoint:
+        return checkpoint.Checkpoint("key", 1e-9, torch.device("cpu"))
+
+    with pytest.raises(KeyboardInterrupt):
+        train_and_hash(settings, held_out=rows(9, 1), checkpoint=kept(), progress=stop_after)
+    steps: list[int] = []
+    found = train_and_hash(
+        settings,
+        held_out=rows(9, 1),
+        checkpoint=kept(),
+        progress=lambda epoch, step, of, meter: steps.append(step),
+    )
+    assert found == expected
+    assert len(steps) == 8 - stop  # it did go on
+
+
+@pytest.mark.parametrize("damage", ["cut", "flipped", "other", "empty"])
+def test_a_damaged_checkpoint_is_told_and_not_used(
+    damage: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    kept = checkpoint.Checkpoint("key", 1e-9, torch.device("cpu"))
+    expected = train_and_hash(train_settings(), checkpoint=kept)
+    whole = kept.path.read_bytes()
+    content = {
+        "cut": whole[:-100],
+        "flipped": whole[:500] + bytes([whole[500] ^ 1]) + whole[501:],
+        "other": b"checkpoint 0" + whole[12:],
+        "empty": b"",
+    }[damage]
+    kept.path.write_bytes(content)
+    assert train_and_hash(train_settings(), checkpoint=kept) == expected
+    assert "train: starts anew" in capsys.readouterr().err
+    kept.remove()
+    assert not list(tmp_path.rglob("*.checkpoint"))
+
+
+def test_patience_ends_and_the_best_epoch_is_kept() -> None:
+    held_out = rows(9, 1)
+    settings = train_settings(epochs=30, learning_rate=0.3, keep="best", patience=2)
+    model = exact.convert(
+        models.start(settings.model, SHAPE, CLASSES, init="default", seed=7, is_exact=True)
+    )
+    records = list(training.train(model, rows(), settings, held_out=held_out))
+    losses = [record.held_out.loss for record in records if record.held_out]
+    best = int(np.argmin(losses))
+    assert len(losses) == best + 3 < 30
+    assert records[-1].ended == "patience"
+    assert [record.is_best for record in records][best]
+    assert training.score(model, *held_out).loss == losses[best]
+
+
+def test_training_that_diverges_names_epoch_and_rate() -> None:
+    with pytest.raises(UsageError, match=r"learning_rate: training diverges: .* after epoch 1;"):
+        train_and_hash(train_settings(learning_rate=1e6))
+
+
+class Lost(nn.Module):
+    """Has a layer that the forward does not use."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.used, self.unused = nn.Linear(784, CLASSES), nn.Linear(3, 3)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.used(x.flatten(1))
+
+
+@pytest.mark.parametrize(
+    ("model", "message"),
+    [
+        (Lost(), "training cannot reach its unused.weight, unused.bias"),
+        (nn.Sequential(nn.Flatten(), nn.Linear(784, 9)), r"must return \(2, 4\) for 2 images"),
+    ],
+)
+def test_a_model_that_cannot_be_trained_is_refused(model: nn.Module, message: str) -> None:
+    exact.convert(model)
+    with pytest.raises(UsageError, match=message):
+        training.check(model, rows(), CLASSES, train_settings(), 1)
+
+
+@MODELS
+def test_every_models_graph_is_known_to_the_page(name: str) -> None:
+    nodes, reason = graph.graph(models.build(name, SHAPE, CLASSES), SHAPE)
+    assert nodes is not None, reason
+    assert [nodes[0]["op"], nodes[-1]["op"]] == ["input", "output"]
+
+
+def test_a_small_residual_network_has_fewer_than_20_000_parameters() -> None:
+    model = models.build("resnet", SHAPE, 10)
+    assert sum(parameter.numel() for parameter in model.parameters()) < 20_000
