@@ -6,6 +6,11 @@ KEY := $(shell printf '%s %s' "$(CURDIR)" "$$($(PYTHON) -c 'import sys; print(sy
 RUN := $(VENV)/run-time-$(KEY).stamp
 DEV := $(VENV)/dev-$(KEY).stamp
 PIP := python -m pip --disable-pip-version-check install --requirement
+# Which build of PyTorch: default is what pip finds, cpu the one without CUDA. Where nothing is given,
+# it is cpu on Linux without an NVIDIA GPU.
+TORCH ?=
+export TORCH
+CPU_BUILDS := https://download.pytorch.org/whl/cpu
 OUTER_PATH := $(PATH)
 export PATH := $(CURDIR)/$(VENV)/bin:$(OUTER_PATH)
 
@@ -23,9 +28,30 @@ $(RUN): requirements.lock
 	$(PYTHON) -m venv --clear $(VENV)
 	@# Older ones say nothing for minutes while they install PyTorch.
 	python -m pip --disable-pip-version-check install --quiet 'pip>=25.1'
+	@$(MAKE) --no-print-directory torch
 	$(PIP) requirements.lock
 	@touch $@
 	@echo "$(VENV) is made; in each terminal, first: source $(VENV)/bin/activate"
+
+# The lock's plain version is met by the CPU build, so that pip leaves it as it is. One try with a
+# short time-out, for torch alone: pip asks an index that is out of reach again for each package.
+.PHONY: torch
+torch:
+	@why="as TORCH says"; take="$$TORCH"; \
+	if [ -z "$$take" ]; then \
+		if [ "$$(uname -s)" != Linux ]; then take=default why="this is no Linux"; \
+		elif command -v nvidia-smi >/dev/null; then take=default why="nvidia-smi is here"; \
+		else take=cpu why="no nvidia-smi is here"; fi; \
+	fi; \
+	size="about 3 GB on Linux"; \
+	case "$$take" in \
+	default) echo "PyTorch: what pip finds, $$size, as it may bring CUDA ($$why)" ;; \
+	cpu) echo "PyTorch: the CPU build, about 200 MB ($$why; TORCH=default takes the other)"; \
+		python -m pip --disable-pip-version-check install --quiet --no-deps --timeout 5 --retries 0 \
+			--index-url $(CPU_BUILDS) "$$(grep '^torch==' requirements.lock)" 2>/dev/null || \
+		echo "PyTorch: no CPU build from $(CPU_BUILDS); takes what pip finds, $$size" ;; \
+	*) echo "TORCH must be default or cpu (given: $$TORCH)" >&2; exit 2 ;; \
+	esac
 
 $(DEV): requirements-dev.lock $(RUN)
 	$(PIP) requirements-dev.lock

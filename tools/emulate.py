@@ -2,7 +2,7 @@
 
 A MACHINE is an architecture, maybe with a processor of `qemu-ARCHITECTURE -cpu help`: aarch64,
 aarch64:neoverse-n1, x86_64:Nehalem, x86_64:EPYC. The committed recipe's outputs are compared with
-dvc.lock. Those of the two others, which are short as emulation is slow, with this machine's.
+dvc.lock. Those of the others, which are short as emulation is slow, with this machine's.
 
 Debian is needed, with its package qemu-user, the network and about ten minutes a machine. For
 aarch64, FOLDER takes 2 GB that the next call uses again: Debian's Python for it and the locked
@@ -24,11 +24,31 @@ from pathlib import Path
 from src.common import files
 
 ROWS: dict[str, object] = {"train_rows": [0, 2000], "test_rows": [60000, 61000]}
-TRAIN: dict[str, object] = {"epochs": 2, "momentum": 0.9, "decay": "linear", "shuffle": True}
+SHORT: dict[str, object] = {
+    "epochs": 2,
+    "learning_rate": 0.05,
+    "momentum": 0.9,
+    "schedule": "linear",
+    "shuffle": True,
+}
+ADAMW: dict[str, object] = {
+    "epochs": 2,
+    "init": "normal",
+    "optimizer": "adamw",
+    "learning_rate": 0.01,
+    "weight_decay": 0.01,
+    "schedule": "cosine",
+    "warmup_epochs": 1,
+    "shuffle": True,
+    "shift": 1,
+}
+# resnet has fewer rows, as it computes most.
 RECIPES: dict[str, dict[str, dict[str, object]]] = {
     "softmax_regression": {},
-    "mlp": {"prepare": ROWS, "train": {**TRAIN, "learning_rate": 0.1}},
-    "cnn": {"prepare": ROWS, "train": {**TRAIN, "learning_rate": 0.05, "shift": 1}},
+    "mlp": {"prepare": ROWS, "train": {**SHORT, "learning_rate": 0.1}},
+    "cnn": {"prepare": ROWS, "train": {**SHORT, "shift": 1}},
+    "lenet": {"prepare": ROWS, "train": {**SHORT, "shift": 1}},
+    "resnet": {"prepare": {**ROWS, "train_rows": [0, 500]}, "train": ADAMW},
 }
 VERSIONS = """
 import platform, numpy, torch, threadpoolctl
@@ -43,7 +63,7 @@ for pool in threadpoolctl.ThreadpoolController().select(user_api="blas").info():
 def call(*command: str | Path, cwd: Path | None = None) -> None:
     """Run a command, without what the caller's environment tells Python and the libraries."""
     sys.stdout.flush()
-    theirs = ("PYTHON", "OPENBLAS", "MKL", "OMP", "ATEN")
+    theirs = ("PYTHON", "OPENBLAS", "MKL", "OMP", "ATEN", "MACHINE")
     env = {key: value for key, value in os.environ.items() if not key.startswith(theirs)}
     if status := subprocess.run(command, cwd=cwd, env=env).returncode:
         raise OSError(f"exit status {status}: {shlex.join(map(str, command))}")
@@ -101,6 +121,7 @@ def install_aarch64(folder: Path, python: Path) -> None:
 def run_stages(python: Path, model: str, clone: Path) -> dict[str, str]:
     """Run all stages in a clone with a model's recipe; return the md5 of each output."""
     stages = files.parse_yaml((clone / "dvc.lock").read_text())["stages"]
+    call("git", "checkout", "--quiet", "--", "params.yaml", cwd=clone)  # nothing of another recipe
     settings = files.parse_yaml((clone / "params.yaml").read_text(encoding="utf-8"))
     settings["fetch"]["sources"] = ["pypi"]  # the same rows as OpenML's, sooner
     settings["train"]["model"] = model
