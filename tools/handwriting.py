@@ -215,6 +215,8 @@ def find_digit(grey: np.ndarray, depth: int = 0) -> tuple[np.ndarray, str | None
                 return found
     pieces = Pieces(contrast * 2 > contrast.max())
     room, doubt = pieces.find_room()
+    if room is None:  # a thin line may be fainter than a pen's
+        room, doubt = Pieces(contrast * 3 > contrast.max()).find_room()
     if room and depth < DEEPEST:
         scale = max(grey.shape) / WORK
         inside = grey[tuple(slice(round(s.start * scale), round(s.stop * scale)) for s in room)]
@@ -242,21 +244,22 @@ def find_panel(grey: np.ndarray) -> tuple[slice, slice] | None:
         if not count:
             continue
         sizes = np.bincount(labels.ravel())[1:]
-        if (2 * sizes > sizes.max()).sum() > 1:  # the boxes of a form, and more than one digit?
-            continue
         piece = labels == 1 + sizes.argmax()
         place = []
         for axis in (1, 0):  # the ticks of an axis stick out of the rectangle
             counts = piece.sum(axis=axis)
             along = np.flatnonzero(counts * 2 > counts.max())
             place.append(slice(int(along[0]), int(along[-1]) + 1))
+        outside = np.delete(sizes, np.unique(labels[tuple(place)][mask[tuple(place)]]) - 1)
+        if (2 * outside > sizes.max()).any():  # the boxes of a form, and more than one digit?
+            continue
         box = piece[tuple(place)]
         touches = any(
             s.start == 0 or s.stop == length for s, length in zip(place, small.shape, strict=True)
         )
         if touches or 3 * max(box.shape) < max(small.shape) or 2 * min(box.shape) < max(box.shape):
             continue
-        if ndimage.binary_fill_holes(box).mean() > 0.98 and box.mean() > 2 / 3:
+        if ndimage.binary_fill_holes(box).mean() > 0.98 and mask[tuple(place)].mean() > 2 / 3:
             inset = 1 + round(0.01 * max(box.shape))
             down, across = (
                 slice(round((s.start + inset) / scale), round((s.stop - inset) / scale))
