@@ -158,7 +158,9 @@ def test_an_operation_that_is_not_exact_is_named(then: object, name: str) -> Non
         lambda y, m: functional.relu(y) + y,
         lambda y, m: torch.cat([y[:, :3], y[:, 3:]], dim=1) + m.linear(y) + y,
         lambda y, m: functional.pad(y, (0, 2))[:, :6].reshape(4, 6).view(4, 2, 3).flatten(1),
-        lambda y, m: torch.cat([functional.max_pool2d(y.view(4, 1, 2, 3), (1, 3)).flatten(1), y], 1),
+        lambda y, m: torch.cat(
+            [functional.max_pool2d(y.view(4, 1, 2, 3), (1, 3)).flatten(1), y], 1
+        ),
         lambda y, m: functional.leaky_relu(y),
     ],
 )
