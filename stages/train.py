@@ -4,6 +4,7 @@ import sys
 import time
 from typing import Any
 
+import numpy
 import torch
 from tqdm import tqdm
 
@@ -53,13 +54,19 @@ def main() -> None:
         model.to(chosen)
         training.check(model, (rows.images, rows.labels), classes, settings, processes.size)
         start = models.state(model)
-        versions = torch.__version__, torch.get_num_threads(), str(chosen), processes.size
+        versions = (
+            torch.__version__,
+            numpy.__version__,
+            torch.get_num_threads(),
+            str(chosen),
+            processes.size,
+        )
         name = checkpoint.key(
             **recipe,
             data=data,
             held_out=tensors.recorded_checksum(VALIDATION_DATA),
             code=checkpoint.code(),
-            versions=torch.__version__ if settings.exact else versions,
+            versions=versions[:2] if settings.exact else versions,
         )
         kept = checkpoint.Checkpoint(name, machine.checkpoint_seconds, chosen)
         images, labels = rows.images, rows.labels
@@ -151,7 +158,7 @@ class Progress:
         self.settings, self.is_terminal = settings, sys.stderr.isatty()
         self.shown = self.started = time.monotonic()
         self.bar: Any = None
-        self.epoch = 0
+        self.epoch, self.is_first = 0, True
 
     def __call__(self, epoch: int, step: int, steps: int, meter: Meter) -> None:
         """Show a step, at most once a second."""
@@ -159,8 +166,9 @@ class Progress:
         if epoch != self.epoch:
             self.epoch, self.first = epoch, step - 1
             self.started = now
-            if step > 1:
+            if step > 1 or (self.is_first and epoch > 1):
                 tqdm.write(f"train: goes on after epoch {epoch - 1}, step {step - 1} of {steps}")
+            self.is_first = False
         if self.is_terminal and (now - self.shown >= 1 or step == steps):
             self.shown = now
             if self.bar is None or self.bar.total != steps or self.bar.n > step:

@@ -10,7 +10,7 @@ import pytest
 from src.common import dataset, files
 
 OLD, NEW = b"before", b"after"
-ROWS = np.arange(20, dtype=np.uint8).reshape(5, 4), np.arange(5, dtype=np.uint8)
+ROWS = np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), np.arange(5, dtype=np.uint8)
 
 
 @pytest.fixture(autouse=True)

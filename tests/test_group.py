@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.learning import group
-from src.learning.group import Alone, Processes
+from src.learning.group import Group
 
 CPU = torch.device("cpu")
 
@@ -24,7 +24,7 @@ def test_each_row_of_a_batch_is_in_one_share_and_shares_are_even(
 ) -> None:
     shares = []
     for rank in range(size):
-        alone = Alone()
+        alone = Group()
         alone.rank, alone.size = rank, size
         share = alone.share(slice(start, start + rows))
         shares.append(range(share.start, share.stop))
@@ -53,7 +53,7 @@ def first(monkeypatch: pytest.MonkeyPatch) -> Iterator[pytest.MonkeyPatch]:
 def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("RANK", raising=False)
     alone = group.join(CPU)
-    assert type(alone) is Alone
+    assert type(alone) is Group
     assert alone.share(slice(3, 9)) == slice(3, 9)
     values = torch.tensor([1.0, 2.0])
     alone.add_up(values)
@@ -63,7 +63,7 @@ def test_without_torchrun_a_process_is_alone(monkeypatch: pytest.MonkeyPatch) ->
 
 def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) -> None:
     joined = group.join(CPU)
-    assert isinstance(joined, Processes)
+    assert isinstance(joined, DistributedGroup)
     assert (joined.rank, joined.local_rank, joined.size) == (0, 3, 1)
     values = torch.tensor([1.0, 2.0])
     joined.add_up(values)

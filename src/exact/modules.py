@@ -204,6 +204,10 @@ class Conv2d(nn.Conv2d):
         return y.reshape(self.out_channels, *sides, len(x)).permute(3, 0, 1, 2)
 
 
+# So many products of an error and a value, of 22 and 20 bits, fit an int64.
+MOST_VALUES = 2**21
+
+
 class _Normalize(Function):
     """BatchNorm in training, for x (B, C, ...) on the grid NORMALIZED; returns mean and variance.
 
@@ -219,6 +223,12 @@ class _Normalize(Function):
             shape = (1, -1, *[1] * (x.dim() - 2))
             over = [0, *range(2, x.dim())]
             steps = (x / grids.NORMALIZED.step).long()
+            now = stepping.current()
+            values = steps.numel() // max(1, steps.shape[0] * steps.shape[1])
+            if (now.batch if now else len(x)) * values > MOST_VALUES:
+                raise NotExactError(
+                    f"BatchNorm: at most {MOST_VALUES // values:,} rows are allowed in a batch"
+                )
             count = torch.full_like(steps.sum(over), steps.numel() // max(1, steps.shape[1]))
             sums = torch.stack([steps.sum(over), (steps * steps).sum(over), count])
             if add_up:
@@ -475,7 +485,7 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
         kind = type(module)
         where = f"{path or 'the model'} ({kind.__name__})"
         if kind in TWINS:
-            if "weight" in dict(kind.__annotations__) and "weight" not in module._parameters:
+            if hasattr(module, "weight") and "weight" not in module._parameters:
                 raise NotExactError(f"{where}: its weight is computed anew in each step; {INSTEAD}")
             module.__class__ = TWINS[kind]
             module.path = where

@@ -76,6 +76,10 @@ def _in_place_or_new(draw: Callable[..., Draw]) -> Callable[..., torch.Tensor]:
     """Serve `uniform_` and its kind, which fill a tensor, and give their out-of-place forms too."""
 
     def fill(generator: Any, func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
+        if not isinstance(args[0], torch.Tensor):
+            raise grids.NotExactError(
+                f"aten::{name} of numbers draws in a way that is not known here; use randn"
+            )
         target = args[0] if name.endswith("_") else torch.empty_like(args[0])
         names = [argument.name for argument in func._schema.arguments]
         named = dict(zip(names, args, strict=False)) | kwargs
@@ -96,7 +100,7 @@ def _normal(named: dict[str, Any]) -> Draw:
 
 
 def _bernoulli(named: dict[str, Any]) -> Draw:
-    share = named.get("p", 0.5)
+    share = named.get("p", named["self"])  # a number, or a tensor of probabilities
     return lambda generator, shape: generator.random(shape) < np.asarray(share)
 
 
@@ -118,7 +122,8 @@ def _integers(generator: Any, func: Any, name: str, args: Any, kwargs: Any) -> t
 
 
 def _permutation(generator: Any, func: Any, name: str, args: Any, kwargs: Any) -> torch.Tensor:
-    return torch.from_numpy(generator.permutation(args[0]))
+    drawn = torch.from_numpy(generator.permutation(args[0]))
+    return drawn.to(kwargs.get("dtype") or torch.int64)
 
 
 DRAWS: dict[str, Callable[..., torch.Tensor]] = {

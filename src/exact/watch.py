@@ -27,7 +27,7 @@ MOVED = {
     *("constant_pad_nd", "slice_backward", "select_backward", "_reshape_alias", "contiguous"),
     *("max_pool2d_with_indices", "max_pool2d_with_indices_backward", "_local_scalar_dense"),
     *("index_select", "roll", "repeat", "item", "pixel_shuffle", "channel_shuffle", "chunk"),
-    *("native_dropout", "broadcast", "allreduce", "wait_tensor", "record_stream", "_foreach_zero"),
+    *("broadcast", "allreduce", "wait_tensor", "record_stream", "_foreach_zero"),
 }
 SAFE = ROUNDED | MOVED
 POWERS_ONLY = {"div"}  # a GPU divides by a number by multiplying with its rounded reciprocal
@@ -61,7 +61,7 @@ class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
             raise grids.NotExactError(
                 _message(f"aten::{name} by {args[1]}", "multiply by the reciprocal instead")
             )
-        if plain == "max_pool2d_with_indices" and _overlaps(*args[1:3]):
+        if plain == "max_pool2d_with_indices" and _overlaps(args[1:]):
             raise grids.NotExactError(
                 _message("aten::max_pool2d with overlap", "use the module nn.MaxPool2d instead")
             )
@@ -70,8 +70,11 @@ class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
         return result
 
 
-def _overlaps(kernel: list[int], stride: list[int] | None = None) -> bool:
-    return bool(stride) and any(s < k for k, s in zip(kernel, stride or [], strict=False))
+def _overlaps(given: Any) -> bool:
+    """Say so of max_pool2d's arguments from the kernel on: stride, padding, dilation."""
+    kernel, stride, _, dilation = [*given, *[[]] * 4][:4]
+    reach = [k * d for k, d in zip([*kernel] * 2, [*dilation] * 2 or [1] * 4, strict=False)]
+    return any(s < r for r, s in zip(reach, [*stride] * 2, strict=False))
 
 
 def _is_power(number: float) -> bool:

@@ -5,6 +5,7 @@ main checkout, under a key of everything that decides the training's bits. Equal
 bytes, so there is no lock. To go on elsewhere, copy the file to the same folder there.
 """
 
+import contextlib
 import hashlib
 import io
 import json
@@ -79,8 +80,15 @@ class Checkpoint:
             print(f"train: no checkpoint: {error}", file=sys.stderr)
         self.written = time.monotonic()
 
-    def read(self) -> dict[str, Any] | None:
-        """Return the state that was written, or None; says so if the file is of no use."""
+    def read(self, group: Group | None = None) -> dict[str, Any] | None:
+        """Return the state that was written, or None; says so if the file is of no use.
+
+        The first process reads, and gives what it found to the others.
+        """
+        group = group or Group()
+        return group.share_object(self._read() if group.rank == 0 else None)
+
+    def _read(self) -> dict[str, Any] | None:
         try:
             head, _, content = self.path.read_bytes().partition(b"\n")
             if head != MAGIC + hashlib.sha256(content).hexdigest().encode():
@@ -97,6 +105,9 @@ class Checkpoint:
     def remove(self) -> None:
         """Remove the file of a training that has ended, and all but the newest others."""
         self.path.unlink(missing_ok=True)
-        others = sorted(folder().glob("*.checkpoint"), key=lambda path: -path.stat().st_mtime)
-        for path in others[KEPT:]:
+        others = []
+        for path in folder().glob("*.checkpoint"):
+            with contextlib.suppress(FileNotFoundError):  # another training may remove it
+                others.append((path.stat().st_mtime, path))
+        for _, path in sorted(others, reverse=True)[KEPT:]:
             path.unlink(missing_ok=True)

@@ -113,8 +113,10 @@ def _of_module(module: nn.Module) -> Node:  # noqa: C901  (a table)
 def _of_function(name: str, node: Any) -> Node:  # noqa: C901  (a table)
     """Return op and settings of a function or a method, where all operands are tensors."""
     args, kwargs = node.args, node.kwargs
-    if name in ("add", "iadd", "sub", "mul") and len(node.all_input_nodes) == len(args) == 2:
-        return {"op": name.removeprefix("i")}
+    if name in ("add", "iadd", "sub", "mul") and all(
+        isinstance(each, torch.fx.Node) for each in args
+    ):
+        return {"op": name.removeprefix("i"), "inputs": [each.name for each in args]}
     if name == "relu":
         return {"op": "relu"}
     if name == "leaky_relu":
@@ -140,7 +142,10 @@ def _of_function(name: str, node: Any) -> Node:  # noqa: C901  (a table)
             return {"op": "dropout"}
         kernel = args[1] if len(args) > 1 else kwargs["kernel_size"]
         stride = args[2] if len(args) > 2 else kwargs.get("stride")
-        if len(args) <= 3 and not kwargs.keys() - {"kernel_size", "stride"}:
+        # torch.fx gives max_pool2d all its keywords, most of them with their defaults.
+        usual = {"padding": 0, "dilation": 1, "ceil_mode": False, "return_indices": False}
+        others = {k: v for k, v in kwargs.items() if k not in ("kernel_size", "stride")}
+        if len(args) <= 3 and all(usual.get(k, ...) == v for k, v in others.items()):
             pool: Node = {"kernel": [*_pair(kernel)], "stride": [*_pair(stride or kernel)]}
             pool |= {"padding": [0, 0], "ceil": False}
             if name == "max_pool2d":

@@ -10,7 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
-from typing import NoReturn
+from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
@@ -54,6 +54,10 @@ class Group:
         Raises:
             OSError: another process, or the agent that started this one, is gone.
         """
+
+    def share_object(self, found: Any) -> Any:
+        """Return what the first process found, in every process."""
+        return found
 
     def first_says(self, answer: bool, device: torch.device) -> bool:
         """Return the first process's answer, in every process."""
@@ -109,6 +113,11 @@ class DistributedGroup(Group):
 
     def add_up(self, tensor: torch.Tensor) -> None:
         self.together(dist.all_reduce, tensor)
+
+    def share_object(self, found: Any) -> Any:
+        shared = [found]
+        self.together(dist.broadcast_object_list, shared)
+        return shared[0]
 
     def together(self, collective: Callable[..., object], *arguments: object) -> None:
         """Call what all processes call, or raise OSError if they do not."""

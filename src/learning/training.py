@@ -131,7 +131,7 @@ def train(  # noqa: C901  (the loop, whole)
     if settings.exact:
         criterion = exact.CrossEntropyLoss(with_value=False)  # a Meter scores many steps at once
     state: dict[str, Any] = {"epoch": 1, "step": 0, "sums": None, "curve": [], "best": None}
-    if checkpoint and (found := checkpoint.read()):
+    if checkpoint and (found := checkpoint.read(group)):
         state = restore(model, optimizer, found)
     past = [Epoch(n, Score(*t), h and Score(*h), *rest) for n, t, h, *rest in state["curve"]]
     yield from past

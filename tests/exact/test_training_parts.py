@@ -166,3 +166,22 @@ def test_an_operation_that_is_not_exact_is_named(then: object, name: str) -> Non
 )
 def test_what_is_exact_passes(then: object) -> None:
     take_a_step(Forward(then), torch.rand(4, 6))
+
+
+@pytest.mark.parametrize("pool", [(3, 2), (2, 2, 0, 2), (2, 1)])
+def test_maxima_that_overlap_in_a_forward_are_refused(pool: tuple[int, ...]) -> None:
+    x = torch.rand(1, 1, 9, 9, dtype=torch.float64)
+    with exact.watch(), pytest.raises(exact.NotExactError, match="max_pool2d with overlap"):
+        functional.max_pool2d(x, *pool)
+
+
+def test_three_branches_whose_errors_are_on_no_grid_are_refused() -> None:
+    with pytest.raises(exact.NotExactError, match="an addition in the backward pass"):
+        take_a_step(Forward(lambda y, m: y * 0.3 + y * 0.7 + y * 0.1), torch.rand(4, 6))
+
+
+def test_probabilities_of_a_tensor_are_its_own() -> None:
+    with exact.seeded(0):
+        drawn = torch.bernoulli(torch.full((10_000,), 0.1))
+        assert torch.randperm(5, dtype=torch.int32).dtype == torch.int32
+    assert 0.08 < drawn.mean() < 0.12

@@ -20,7 +20,7 @@ from tests.support.clones import REPOSITORY
 WRITERS: dict[str, Callable[[int], None]] = {
     "files.write": lambda value: files.write("out/file", bytes([value]) * 1_000_000),
     "data.write_raw": lambda value: dataset.write_raw(
-        "out/file", np.full((1000, 1000), value, np.uint8), np.zeros(1000, np.uint8)
+        "out/file", np.full((1000, 1, 25, 40), value, np.uint8), np.zeros(1000, np.uint8)
     ),
 }
 each_writer = pytest.mark.parametrize("write", WRITERS.values(), ids=WRITERS)

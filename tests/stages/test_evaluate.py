@@ -33,7 +33,7 @@ def rows(split: str) -> tuple[torch.Tensor, torch.Tensor]:
 
 def check_log_probabilities(tolerance: float) -> None:
     images, _ = rows("test")
-    model = plain.sequential(
+    model = plain.module(
         read_json("models/recipe.json"), load_file("models/model.safetensors")
     ).double()
     with torch.no_grad():
@@ -50,7 +50,8 @@ def check_metrics_and_tables() -> None:
     accuracy = metrics.accuracy_score(actual, predicted)
     with warnings.catch_warnings(action="ignore"):  # they add up to 1 within 3e-5
         loss = metrics.log_loss(actual, np.exp(log_probabilities))
-    found = read_json("metrics/evaluate.json")
+    assert list(read_json("metrics/evaluate.json")) == ["test"]
+    found = read_json("metrics/evaluate.json")["test"]
     assert found == {
         "loss": pytest.approx(loss, abs=1e-6),
         "accuracy": accuracy,
@@ -72,20 +73,23 @@ def check_metrics_and_tables() -> None:
     table = pandas.read_csv("metrics/plots/per_class.csv")
     expected = metrics.precision_recall_fscore_support(actual, predicted, zero_division=0)
     assert table.columns.tolist() == ["label", "precision", "recall", "f1", "support"]
-    assert table.label.tolist() == list(range(len(matrix)))
+    assert table.label.astype(str).tolist() == [str(label) for label in range(len(matrix))]
     np.testing.assert_allclose(table.iloc[:, 1:].T, expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("model", MODELS)
 def test_the_numbers_are_those_of_plain_torch_and_scikit_learn(model: str, small: Path) -> None:
     if model != "softmax_regression":
-        stages.small_data(*((14, 20) if model == "cnn" else ()))  # patches of 5 x 5, twice
+        # Large enough for two convolutions of 5 x 5.
+        stages.small_data(*((14, 20) if model in ("cnn", "lenet", "resnet") else ()))
         stages.small_parameters(
             **{"train.model": model, "train.learning_rate": 0.1, "train.momentum": 0.9}
         )
         for stage in ("prepare", "train", "evaluate"):
             stages.run_stage(stage).expect(0)
-    assert read_json("metrics/evaluate.json")["accuracy"] < 1, "without mistakes this shows little"
+    assert read_json("metrics/evaluate.json")["test"]["accuracy"] < 1, (
+        "without mistakes this shows little"
+    )
     check_log_probabilities(1e-3)
     check_metrics_and_tables()
 
@@ -97,7 +101,7 @@ def test_so_they_are_on_the_real_rows_and_the_curve_is_a_plain_loops(
     check_log_probabilities(1e-4)
     check_metrics_and_tables()
     recipe = read_json("models/recipe.json")
-    model = plain.sequential(recipe, load_file("models/start.safetensors"))
+    model = plain.module(recipe, load_file("models/start.safetensors"))
     expected = np.reshape(list(plain.train(model, recipe, rows("train"), rows("test"))), (-1, 2))
     curve = pandas.read_csv(CURVE)
     assert curve.split.tolist() == ["train", "test"] * recipe["epochs"]

@@ -1,4 +1,4 @@
-"""The same models in plain torch: torch.nn.Sequential, autograd, no grids."""
+"""The same models in plain torch: torch.nn, autograd, no grids."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -8,38 +8,17 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-
-def sequential(recipe: Mapping[str, Any], parameters: Mapping[str, Any]) -> nn.Sequential:
-    """Build what models/recipe.json describes, with the parameters of a model file."""
-    shapes = {key: array.shape for key, array in parameters.items()}
-    layers: list[nn.Module] = []
-    for index, layer in enumerate(recipe["layers"]):
-        weight = shapes.get(f"{index}.weight")
-        layers.append(
-            {
-                "Linear": lambda shape=weight, **_: nn.Linear(shape[1], shape[0]),
-                "Convolution": lambda shape=weight, **given: nn.Conv2d(
-                    shape[1], given["channels"], given["kernel"], given["stride"]
-                ),
-                "Relu": lambda **_: nn.ReLU(),
-                "Flatten": lambda **_: nn.Flatten(),
-                "Unflatten": lambda **_: nn.Unflatten(1, (1, int(recipe["pixels"] ** 0.5), -1)),
-            }[layer["kind"]](**layer)
-        )
-    model = nn.Sequential(*layers)
-    model.load_state_dict({key: torch.as_tensor(array) for key, array in parameters.items()})
-    return model
+from src.learning.models import MODELS
 
 
-def shifted(images: torch.Tensor, down: int, right: int, most: int) -> torch.Tensor:
-    """Move square images (B, pixels): a window of their size in a wider frame of background."""
-    side = int(images.shape[1] ** 0.5)
-    frame = functional.pad(images.reshape(-1, side, side), [most] * 4)
-    top, left = most - down, most - right
-    return frame[:, top : top + side, left : left + side].reshape(len(images), -1)
+def module(recipe: Mapping[str, Any], parameters: Mapping[str, torch.Tensor]) -> nn.Module:
+    """Build what models/recipe.json names, with the parameters of a model file, for scoring."""
+    model = MODELS[recipe["model"]](tuple(recipe["shape"]), recipe["classes"])
+    model.load_state_dict(dict(parameters))
+    return model.eval()
 
 
-def scores(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, int]:
+def scores(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> tuple[float, int]:
     """Return the summed cross-entropy and the hits."""
     with torch.no_grad():
         logits = model(images)
@@ -50,41 +29,26 @@ def scores(model: nn.Sequential, images: torch.Tensor, labels: torch.Tensor) -> 
 
 
 def train(
-    model: nn.Sequential,
+    model: nn.Module,
     recipe: Mapping[str, Any],
     train_data: tuple[torch.Tensor, torch.Tensor],
     test_data: tuple[torch.Tensor, torch.Tensor],
 ) -> Iterator[list[float]]:
-    """Train in float64; after each epoch yield train loss and accuracy, test loss and accuracy."""
+    """Train in float64 by plain SGD, rows in their order.
+
+    Yields:
+        After each epoch train loss and accuracy, test loss and accuracy.
+    """
     images, labels = train_data[0].double(), train_data[1]
-    size, model = recipe["batch_size"], model.double()
-    parameters = list(model.parameters())
-    velocities = [torch.zeros_like(parameter) for parameter in parameters]
-    steps = range(0, len(labels) - (size - 1 if recipe["drop_last"] else 0), size)
-    taken, most = 0, recipe["shift"]
-    for epoch in range(1, recipe["epochs"] + 1):
-        generator = np.random.default_rng([recipe["seed"], epoch])
-        order = np.arange(len(labels))
-        if recipe["shuffle"]:
-            order = generator.permutation(len(labels))
-        moves = generator.integers(-most, most + 1, (len(steps), 2))
-        seen, totals = 0, np.zeros(2)
-        for at, (down, right) in zip(steps, moves, strict=True):
-            rows = order[at : at + size]
-            batch, targets = shifted(images[rows], down, right, most), labels[rows]
-            totals += scores(model, batch, targets)
-            seen += len(rows)
-            loss = functional.cross_entropy(model(batch), targets)
-            gradients = torch.autograd.grad(loss, parameters)
-            rate = recipe["learning_rate"]
-            if recipe["decay"] == "linear":
-                rate *= 1 - taken / (recipe["epochs"] * len(steps))
-            taken += 1
-            with torch.no_grad():
-                for parameter, velocity, gradient in zip(
-                    parameters, velocities, gradients, strict=True
-                ):
-                    velocity.mul_(recipe["momentum"]).add_(gradient)
-                    parameter.sub_(velocity * rate)
+    model = model.double()
+    optimizer = torch.optim.SGD(model.parameters(), lr=recipe["learning_rate"])
+    for _ in range(recipe["epochs"]):
+        totals = np.zeros(2)
+        for at in range(0, len(labels), recipe["batch_size"]):
+            batch = slice(at, at + recipe["batch_size"])
+            totals += scores(model, images[batch], labels[batch])
+            optimizer.zero_grad()
+            functional.cross_entropy(model(images[batch]), labels[batch]).backward()
+            optimizer.step()
         tested = scores(model, test_data[0].double(), test_data[1])
-        yield [*(totals / seen), *(np.array(tested) / len(test_data[1]))]
+        yield [*(totals / len(labels)), *(np.array(tested) / len(test_data[1]))]
