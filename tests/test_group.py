@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from src.learning import group
-from src.learning.group import Group
+from src.learning.group import DistributedGroup, Group
 
 CPU = torch.device("cpu")
 

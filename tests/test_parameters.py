@@ -31,7 +31,7 @@ KEYS = [f"{name}.{key}" for name, section in SECTIONS.items() for key in section
 BAD = {
     "an integer from": "abc null '' 1.5 1.0 .nan .inf true [1] {a:1} -1 1e400 1" + 30 * "0",
     "the path of a folder": "null 5 true [a] {a:1}",
-    "[height, width] of": "5 [5] [0,5] [1,2,3] [a,b] true abc [1.5,2]",
+    "[height, width] of": "5 [5] [0,5] [1,2,3] [a,5] true abc [1.5,2]",
     "true or false": "'yes' Trueish null 1 0 [true] ''",
     "[first, end] with 0 <= first < end, or": "[0,0] [5,3] [-5,3] [0] [0,1,2] null 5 '0,5' {0:5}",
     "[first, end]": "[] [0,0] [5,3] [-5,3] [0] [0,1,2] [0,1.0] [0,a] [0,true] null 5 '0,5' {0:5}",

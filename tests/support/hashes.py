@@ -9,28 +9,35 @@ line of JSON.
 import hashlib
 import json
 import sys
+from typing import Any
 
 import torch
 
+from src import exact
 from src.common import dataset
-from src.learning import group, models, training
-from src.learning.training import Train
+from src.learning import group, models, scores, training
 
-PLAIN = {"device": "cpu", "threads": 1, "seed": 777, "init": "uniform", "epochs": 2}
-PLAIN |= {"batch_size": 100, "learning_rate": 0.5, "momentum": 0, "decay": "none"}
-PLAIN |= {"shuffle": False, "shift": 0, "drop_last": False}
-DEEP = {"momentum": 0.9, "decay": "linear", "shuffle": True}
+PLAIN: dict[str, Any] = {"exact": True, "seed": 777, "init": "default", "epochs": 2}
+PLAIN |= {"batch_size": 100, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0}
+PLAIN |= {"weight_decay": 0, "schedule": "constant", "warmup_epochs": 0, "shuffle": False}
+PLAIN |= {"shift": 0, "drop_last": False, "keep": "last", "patience": 0}
+DEEP = PLAIN | {"momentum": 0.9, "schedule": "linear", "shuffle": True, "learning_rate": 0.05}
+ADAMW = PLAIN | {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01}
+ADAMW |= {"schedule": "cosine", "shuffle": True, "shift": 1, "epochs": 1, "batch_size": 30}
 RECIPES = {
     "softmax_regression": PLAIN | {"model": "softmax_regression"},
-    "mlp": PLAIN | DEEP | {"model": "mlp", "learning_rate": 0.1},
-    "cnn": PLAIN | DEEP | {"model": "cnn", "learning_rate": 0.05, "shift": 1},
+    "mlp": DEEP | {"model": "mlp", "weight_decay": 0.001},
+    "cnn": DEEP | {"model": "cnn", "shift": 1},
+    "lenet": ADAMW | {"model": "lenet"},
+    "resnet": ADAMW | {"model": "resnet"},
+    "resnet by sgd": DEEP | {"model": "resnet", "epochs": 1, "batch_size": 30},
     # Of plain float64 each step amplifies the noise here, until the weights have nothing in common.
     "chaotic": PLAIN | {"model": "softmax_regression", "learning_rate": 5, "epochs": 4},
     "batch 1": PLAIN | {"model": "softmax_regression", "batch_size": 1},
 }
 
 
-def main(path: str, rows: str, device: str, *threads: str) -> None:
+def main(path: str, count: str, device: str, *threads: str) -> None:
     chosen = torch.device(device)
     processes = group.join(chosen)
     if processes.rank == 0:  # alone, as lines of two processes would run into one another
@@ -38,19 +45,25 @@ def main(path: str, rows: str, device: str, *threads: str) -> None:
         square = torch.eye(2, dtype=torch.float64)
         with torch.backends.mkl.verbose(torch.backends.mkl.VERBOSE_ON):
             torch.mm(square, square)
-    images, labels = (part[: int(rows)].to(chosen) for part in dataset.read(path))
-    for count in threads:
-        torch.set_num_threads(int(count))
+    data = dataset.read(path)
+    images, labels = (part[: int(count)].to(chosen) for part in (data.images, data.labels))
+    for number in threads:
+        torch.set_num_threads(int(number))
         found = {}
         for name, recipe in RECIPES.items():
-            if recipe["batch_size"] < processes.size:
+            settings = training.Train(**recipe)
+            if settings.batch_size < processes.size:
                 continue
-            model = models.build(recipe["model"], images.shape[1], 10, chosen)
-            model.initialize(recipe["init"], recipe["seed"])
-            scores = list(training.train(model, images, labels, Train(**recipe), processes))
-            predicted = model.log_probabilities(images).cpu().numpy()
-            digest = hashlib.sha256(predicted.tobytes() + repr(scores).encode()).hexdigest()
-            found[name] = [model.sha256(), digest]
+            shape = tuple(images.shape[1:])
+            model = models.start(
+                settings.model, shape, 10, init=settings.init, seed=777, is_exact=True
+            )
+            exact.convert(model, processes.add_up if processes.size > 1 else None).to(chosen)
+            epochs = list(training.train(model, (images, labels), settings, group=processes))
+            predicted = scores.log_probabilities(model, images).numpy()
+            said = repr([epoch.train for epoch in epochs]).encode()
+            digest = hashlib.sha256(predicted.tobytes() + said).hexdigest()
+            found[name] = [epochs[-1].sha256, digest]
         if processes.rank == 0:
             print(json.dumps(found), flush=True)
 
