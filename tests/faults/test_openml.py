@@ -74,7 +74,7 @@ def test_a_failing_request_is_repeated_then_the_next_source_serves(
 ) -> None:
     server.fault = (request_name, kind)
     tries, reason = TRIES[kind]
-    outcome = fetch(server, timeout=5 if tries else 0.4)
+    outcome = fetch(server, timeout=5 if tries else 1)
     if tries:
         # After "no results" fetch_openml asks for the name among the deactivated data sets too.
         tries += (request_name, kind) == ("search", "412")

@@ -141,6 +141,10 @@ def project(tmp_path: Path, run: Run) -> Path:
         shutil.copy(REPOSITORY / name, tmp_path / name)
     made = {out for s in stages.values() for out in listed([*s["outs"], *s.get("metrics", [])])}
     for name in set().union(*(listed(stage["deps"]) for stage in stages.values())) - made:
+        if name == "${fetch.folder}":
+            name = files.parse_yaml((tmp_path / "params.yaml").read_text("utf-8"))["fetch"][
+                "folder"
+            ]
         if not (tmp_path / name).exists():  # what the first stage takes from Git
             shutil.copytree(REPOSITORY / name, tmp_path / name)
     (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": stages}), encoding="utf-8")

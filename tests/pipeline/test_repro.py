@@ -24,7 +24,7 @@ def test_a_fresh_clone_runs_all_stages_and_leaves_git_clean(reproduced: Path, ru
 
 
 def test_the_accuracy_is_that_of_the_tutorial(reproduced: Path) -> None:
-    found = metrics(reproduced)
+    found = metrics(reproduced)["test"]
     assert found["accuracy"] == pytest.approx(0.914, abs=0.003)
     assert found["loss"] == pytest.approx(0.297, abs=0.003)
     assert found["total"] == 10_000
