@@ -1364,3 +1364,9 @@ def test_images_of_another_size_are_drawn_and_read(browser: Page, small: Path) -
     browser.draw([[(0.1, 0.1), (0.3, 0.3)]])
     assert browser.js("return [image.length, $('seen').width]") == [64, 8]
     assert browser.answer()[1] > 0
+
+
+@pytest.mark.parametrize("inputs", [1, 25, 784, 1023, 1024, 5000])
+def test_the_page_snaps_to_the_grids_of_the_twins(inputs: int) -> None:
+    assert page.input_step("linear", inputs) == grids.for_inputs(inputs).step
+    assert page.input_step("conv2d", inputs) == grids.for_inputs(inputs, grids.IMAGES).step

@@ -81,20 +81,26 @@ def linear(recipe: Mapping[str, Any]) -> str | None:
     return str(computing[0]["module"])
 
 
-def input_step(inputs: int) -> float:
+# Bits of the finest grid of what enters a product: INPUTS and IMAGES in src/exact/grids.py.
+FINEST = {"linear": 21, "conv2d": 18}
+
+
+def input_step(op: str, inputs: int) -> float:
     """Return the step of what enters an exact product of so many inputs: see src/exact/grids.py.
 
     The report needs no torch, so it does not ask there.
     """
-    return 2.0 ** (5 - min(21, 53 - 22 - inputs.bit_length()))
+    return 2.0 ** (5 - min(FINEST[op], 53 - 22 - inputs.bit_length()))
 
 
 def on_grids(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> list[dict[str, Any]]:
     """Return the graph; of a model with exact sums, each layer's says to what its inputs snap."""
     nodes = []
     for node in recipe["graph"]:
-        if recipe["exact"] and node["op"] in ("linear", "conv2d"):
-            node = node | {"step": input_step(tensors[f"{node['module']}.weight"][0].size)}
+        if recipe["exact"] and node["op"] in FINEST:
+            node = node | {
+                "step": input_step(node["op"], tensors[f"{node['module']}.weight"][0].size)
+            }
         nodes.append(node)
     return nodes
 

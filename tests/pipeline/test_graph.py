@@ -22,6 +22,7 @@ PIPELINE = files.parse_yaml((REPOSITORY / "dvc.yaml").read_text(encoding="utf-8"
 SCRIPTS = sorted(file.stem for file in (REPOSITORY / "stages").glob("[!_]*.py"))
 # A stage without a script, of any other command, is its author's to describe.
 STAGES: dict[str, dict[str, Any]] = {stage: PIPELINE["stages"][stage] for stage in SCRIPTS}
+PARAMETERS = files.parse_yaml((REPOSITORY / "params.yaml").read_text(encoding="utf-8"))
 PINS = files.parse_yaml((REPOSITORY / "pins.yaml").read_text(encoding="utf-8"))
 METRICS = "metrics/evaluate.json"  # the one result that Git holds, to be read in a diff
 
