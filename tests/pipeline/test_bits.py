@@ -188,9 +188,10 @@ def test_clock_locale_path_hash_seed_and_umask_leak_into_no_output(
         "COLUMNS": "33",
     }
     folder = tmp_path / "a päth with spaces & 'quotes'"
-    for name in ("data/raw/dataset.safetensors", "params.yaml", "src/report/page.html"):
+    for name in ("data/raw/dataset.safetensors", "params.yaml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(small_outputs / name, folder / name)
+    shutil.copytree(small_outputs / "src", folder / "src")
     program = f"""
 import locale, os, time
 from tests.support import stages

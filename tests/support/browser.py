@@ -10,6 +10,7 @@ from typing import Any
 
 import websocket
 from selenium import webdriver
+from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
@@ -82,9 +83,13 @@ class Page(webdriver.Chrome):
             points = [(left + x * width, top + y * width) for x, y in stroke]
             self.send(mouse(points) if kind == "mouse" else finger(points))
         # A busy browser may say that it has a touch before its page has.
-        WebDriverWait(self, 10, 0.01).until(
-            lambda _: self.js("return pointer === null && strokes.length") == len(drawing)
-        )
+        try:
+            WebDriverWait(self, 10, 0.01).until(
+                lambda _: self.js("return pointer === null && strokes.length") == len(drawing)
+            )
+        except TimeoutException as error:
+            found = self.js("return JSON.stringify([pointer, strokes, Boolean(demo)])")
+            raise AssertionError(f"{kind}: expected {drawing}, found {found}") from error
         return self.answer()
 
     def answer(self) -> tuple[str, float]:

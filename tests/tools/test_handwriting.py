@@ -6,6 +6,7 @@ from itertools import product
 from pathlib import Path
 from random import Random
 
+import matplotlib
 import numpy as np
 import pytest
 import torch
@@ -256,12 +257,14 @@ def framed(picture: Image.Image, off: int, line: int, sides: str) -> Image.Image
 
 
 def plotted(picture: Image.Image, colours: str, axes: bool) -> Image.Image:
-    figure = Figure(figsize=(4, 3), dpi=100)
-    plot = figure.add_subplot()
-    plot.imshow(np.asarray(ImageOps.invert(picture)), cmap=colours)
-    if not axes:
-        plot.axis("off")
-    figure.savefig(file := io.BytesIO(), format="png")
+    # As matplotlib draws by itself: the report's settings may be in force in this process.
+    with matplotlib.rc_context(matplotlib.rcParamsDefault):
+        figure = Figure(figsize=(4, 3), dpi=100)
+        plot = figure.add_subplot()
+        plot.imshow(np.asarray(ImageOps.invert(picture)), cmap=colours)
+        if not axes:
+            plot.axis("off")
+        figure.savefig(file := io.BytesIO(), format="png")
     return Image.open(file)
 
 
