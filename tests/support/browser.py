@@ -42,6 +42,11 @@ class Page(webdriver.Chrome):
         ]
         self.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "", "features": features})
         self.get(path.as_uri())
+        self.js(
+            "window.pointed = []; for (const kind of ['down', 'up', 'cancel'])"
+            " addEventListener('pointer' + kind, ({ target, clientX, clientY }) =>"
+            " pointed.push([kind, target.id, clientX, clientY, scrollY]), true)"
+        )
 
     def resize(self, width: int, height: int) -> None:
         self.execute_cdp_cmd(
@@ -88,8 +93,9 @@ class Page(webdriver.Chrome):
                 lambda _: self.js("return pointer === null && strokes.length") == len(drawing)
             )
         except TimeoutException as error:
-            found = self.js("return JSON.stringify([pointer, strokes, Boolean(demo)])")
-            raise AssertionError(f"{kind}: expected {drawing}, found {found}") from error
+            found = self.js("return JSON.stringify([pointer, strokes.length, pointed.slice(-4)])")
+            expected = [(left + x * width, top + y * width) for (x, y), *_ in drawing]
+            raise AssertionError(f"{kind} at {expected}: found {found}") from error
         return self.answer()
 
     def answer(self) -> tuple[str, float]:
