@@ -105,14 +105,30 @@ def test_plain_training_is_the_loop_that_one_writes_by_hand() -> None:
         assert record.train.loss == pytest.approx(total / 23, abs=1e-5)
 
 
+IN_ORDER = {"shift": 0, "momentum": 0, "schedule": "constant", "epochs": 1, "shuffle": False}
+
+
 def test_whole_numbers_in_numpy_end_in_the_same_bits() -> None:
-    settings = train_settings(shift=0, momentum=0, schedule="constant", epochs=1, shuffle=False)
+    settings = train_settings(**IN_ORDER)
     found, _ = train_and_hash(settings)
     images, labels = (part.numpy() for part in rows())
-    flat = images.reshape(23, -1)
     start = integers.start(settings.seed, CLASSES, 784)
     batches = [slice(at, at + 6) for at in range(0, 23, 6)]
-    assert integers.train(start, flat, labels, batches, 0.05) == found[0].sha256
+    expected = integers.train(start, images.reshape(23, -1), labels, batches, 0.05)
+    assert expected == found[0].sha256
+
+
+def test_convolution_and_batch_norm_in_whole_numbers_end_in_the_same_bits() -> None:
+    settings = train_settings(**IN_ORDER | {"learning_rate": 0.5})
+    with exact.seeded(3):
+        layers = [nn.Conv2d(1, 3, 3, stride=2, padding=1), nn.BatchNorm2d(3), nn.ReLU()]
+        model = exact.convert(nn.Sequential(*layers, nn.Flatten(), nn.Linear(3 * 14 * 14, CLASSES)))
+    start = {name: value.numpy().copy() for name, value in model.state_dict().items()}
+    found = [*training.train(model, rows(), settings)]
+    images, labels = (part.numpy() for part in rows())
+    batches = [slice(at, at + 6) for at in range(0, 23, 6)]
+    expected = integers.train_convolutional(start, images[:, 0], labels, batches, 0.5)
+    assert expected == found[0].sha256
 
 
 class Thread(Group):
