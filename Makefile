@@ -90,9 +90,8 @@ test: $(DEV) ## run all tests
 	pytest --numprocesses 3 --maxschedchunk 1 -r s
 
 .PHONY: mutants
-mutants: $(DEV) ## change the code in every place, and count the changes that no test notices
-	python -m tests.support.mutants run
-	python -m tests.support.mutants results
+mutants: $(DEV) ## put each fault of tests/mutants.py into a copy; a test must see it
+	python -m tests.mutants
 
 .PHONY: lint
 lint: $(DEV) ## check style, format and types
@@ -120,6 +119,7 @@ COMPILE := --quiet --upgrade --strip-extras --allow-unsafe --no-annotate --no-he
 
 .PHONY: clean
 clean: ## remove .venv, all outputs and the tools' caches; make repro brings them back
-	rm -rf $(VENV) data models metrics/plots metrics/report dvc_plots benchmarks/results.json
-	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis mutants
+	rm -rf $(VENV) .checkpoints data models metrics/compare metrics/plots metrics/report dvc_plots
+	rm -rf benchmarks/results.json
+	rm -rf .pytest_cache .ruff_cache .mypy_cache .hypothesis .coverage
 	find . -name __pycache__ -prune -exec rm -rf {} +

@@ -90,12 +90,23 @@ def softmax(table: Table, images: Tensor, labels: Tensor) -> None:
 
 
 def larger(table: Table, images: Tensor, labels: Tensor) -> None:
-    """An epoch of each model against the same in float32, train.exact: false."""
+    """An epoch of each model against the usual loop with torch.nn, in float64 and in float32."""
     x, y = images[:ROWS], labels[:ROWS]
+    wide = x.double()
+
+    def usual(name: str, rows: Tensor) -> None:
+        model = models.build(name, (1, *map(int, x.shape[2:])), 10).to(rows.dtype)
+        tutorials.usual(model, rows, y, STEP["learning_rate"], STEP["momentum"])
+
     for model in models.MODELS:
         run = partial(train, x, y, model=model, **STEP)
-        best = fastest(2, ours=run, plain=partial(run, exact=False))
-        table.add(f"{model}, {ROWS:,} rows: train.exact: false", best["ours"], best["plain"])
+        functions = {"exact": run, "plain": partial(run, exact=False)}
+        best = fastest(
+            3, **functions, float64=partial(usual, model, wide), float32=partial(usual, model, x)
+        )
+        for name in ("float64", "float32"):
+            table.add(f"{model}, exact: torch.nn in {name}", best["exact"], best[name])
+        table.add(f"{model}, exact: false: torch.nn in float32", best["plain"], best["float32"])
 
 
 def checkpoints(table: Table, images: Tensor, labels: Tensor) -> None:

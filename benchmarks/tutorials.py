@@ -1,7 +1,7 @@
-"""What else one would use: the two loops of a tutorial on softmax regression.
+"""What else one would use: the two loops of a tutorial, and the usual loop for any module.
 
-Written anew after one with OpenML's MNIST: batches of 100 in order, five epochs, SGD at a rate of
-0.5. Images are float32 (N, pixels), labels int64 (N,).
+The tutorial's are written anew after one with OpenML's MNIST: softmax regression, batches of 100 in
+order, five epochs, SGD at a rate of 0.5; images float32 (N, pixels), labels int64 (N,).
 """
 
 import torch
@@ -40,3 +40,16 @@ def by_hand(images: torch.Tensor, labels: torch.Tensor) -> None:
                     assert parameter.grad is not None
                     parameter.sub_(LEARNING_RATE * parameter.grad)
                     parameter.grad.zero_()
+
+
+def usual(
+    model: nn.Module, images: torch.Tensor, labels: torch.Tensor, rate: float, momentum: float
+) -> None:
+    """An epoch over shuffled slices: torch.nn, autograd and torch.optim, in the model's dtype."""
+    optimizer = optim.SGD(model.parameters(), lr=rate, momentum=momentum)
+    order = torch.randperm(len(labels))
+    for at in range(0, len(labels), BATCH_SIZE):
+        picked = order[at : at + BATCH_SIZE]
+        optimizer.zero_grad()
+        functional.cross_entropy(model(images[picked]), labels[picked]).backward()
+        optimizer.step()

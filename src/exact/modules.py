@@ -105,6 +105,11 @@ class Linear(nn.Linear):
     """nn.Linear: float (B, ..., inputs) to float64 (B, ..., outputs)."""
 
     def forward(self, input: Tensor) -> Tensor:
+        if input.shape[-1] != self.in_features:  # reshape would take other rows for these
+            raise RuntimeError(
+                f"{getattr(self, 'path', 'Linear')} needs {self.in_features} features in the last "
+                f"dimension, and got {tuple(input.shape)}"
+            )
         inputs, errors = grids.for_inputs(self.in_features), grids.for_errors(self.out_features)
         flat = input if input.dim() == 2 else input.reshape(-1, self.in_features)
         each = max(1, math.prod(input.shape[1:-1]))

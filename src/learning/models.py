@@ -123,14 +123,16 @@ def build(name: str, shape: Shape, classes: int) -> nn.Module:
     """Build a model of MODELS; what its constructor raises is its own.
 
     Raises:
-        UsageError: the entry is no function, or it returns no nn.Module.
+        UsageError: the entry is no function, or it returns no nn.Module with parameters to train.
     """
     make = MODELS[known(name)]
-    if not callable(make):
+    if not callable(make) or isinstance(make, nn.Module):
         raise UsageError(f"train.model: MODELS[{name!r}] is no function: {make!r}")
     model = make(shape, classes)
     if not isinstance(model, nn.Module):
         raise UsageError(f"train.model: MODELS[{name!r}] returned no nn.Module: {model!r}")
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise UsageError(f"train.model: MODELS[{name!r}] has no parameters to train: {model!r}")
     return model
 
 

@@ -349,6 +349,11 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
                 f"it must return ({few}, {classes}) for {few} images, and returned {shape}",
                 settings.model,
             )
+        if not logits.isfinite().all():
+            shown = logits.detach().flatten()[:3].tolist()
+            raise ParameterError(
+                "train.model", f"it returns {shown} at its start, and not numbers", settings.model
+            )
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         found = torch.autograd.grad((logits * 1.0).sum(), list(named.values()), allow_unused=True)
     lost = [name for name, gradient in zip(named, found, strict=True) if gradient is None]

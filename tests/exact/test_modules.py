@@ -118,6 +118,38 @@ def test_no_order_and_no_share_of_rows_shows_in_gradients(case: str) -> None:
     check()
 
 
+@pytest.mark.parametrize("case", CASES)
+def test_errors_that_go_back_are_whole_steps_so_that_branches_add_up_exactly(case: str) -> None:
+    make, shape = CASES[case]
+    twin, _ = pair(make)
+    x = torch.randn(6, *shape, dtype=torch.float64).requires_grad_()
+    y = twin(x)
+    y.backward(torch.randn(y.shape, dtype=torch.float64))  # on no grid
+    assert x.grad is not None
+    steps = x.grad / grids.ERRORS.step
+    assert torch.equal(steps, steps.round())
+
+
+@pytest.mark.parametrize("case", ["linear", "conv", "batch norm of columns", "averages"])
+def test_what_is_beyond_the_grid_is_clamped_and_has_no_derivative(case: str) -> None:
+    make, shape = CASES[case]
+    twin, _ = pair(make)
+    x = drawn(6, *shape)
+    with torch.no_grad():
+        x[0].flatten()[0] = 100
+    x.requires_grad_()
+    y = twin(x)
+    y.backward(drawn(*y.shape, seed=1, grid=grids.Grid(2.0**-12, 1.0)))
+    assert x.grad is not None
+    assert x.grad[0].flatten()[0] == 0
+    assert x.grad.any()
+
+
+def test_a_linear_twin_refuses_another_shape_as_torch_does() -> None:
+    with pytest.raises(RuntimeError, match=r"0 \(Linear\) needs 784 features .* \(2, 1, 28, 28\)"):
+        exact.convert(nn.Sequential(nn.Linear(784, 10)))(torch.zeros(2, 1, 28, 28))
+
+
 def test_batch_norm_over_two_processes_is_that_of_one() -> None:
     x, errors = drawn(6, *IMAGE), drawn(6, *IMAGE, seed=1)
     whole = results(exact.convert(nn.BatchNorm2d(3)), x, errors)

@@ -1,0 +1,194 @@
+"""A list of faults, one for each promise: each must turn a test red. `make mutants` runs it.
+
+Each fault is a piece of the code and what stands there instead. It is put into a copy of the
+project, and the test that it names must fail there. Where the code has changed and a piece is no
+longer found, change the list with it.
+"""
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+ROOT = Path(__file__).parents[1]
+
+
+class Mutant(NamedTuple):
+    """A fault: where, what stands there, what stands there instead, and the test that sees it."""
+
+    path: str
+    old: str
+    new: str
+    test: str
+
+    def __str__(self) -> str:
+        return f"{self.path}: {self.old!r} -> {self.new!r}"
+
+
+SUMS, TWINS = "tests/exact/test_sums.py", "tests/exact/test_modules.py"
+PARTS, LOOP = "tests/exact/test_training_parts.py", "tests/learning/test_training.py"
+MODULES, WATCH = "src/exact/modules.py", "src/exact/watch.py"
+MUTANTS = [
+    # Grids: what enters a sum is snapped, and the sums fit.
+    Mutant("src/exact/grids.py", "return values.add_(c).sub_(c)", "return values", SUMS),
+    Mutant("src/exact/grids.py", "1.5 * 2**52", "1.5 * 2**51", SUMS),
+    Mutant("src/exact/grids.py", "log2_up(inputs + 1)", "log2_up(1)", TWINS),
+    Mutant("src/exact/grids.py", "log2_up(each * rows)", "log2_up(rows)", TWINS),
+    Mutant("src/exact/grids.py", "if bits < 2 * FEWEST", "if bits < 0", TWINS),
+    Mutant(MODULES, "x = _Snap.apply(flat, inputs)", "x = flat.double()", TWINS),
+    Mutant(MODULES, "x = _Snap.apply(x, inputs)", "x = x.double()", TWINS),
+    Mutant(MODULES, "error = errors.snap(given[0])", "error = given[0]", TWINS),
+    Mutant(MODULES, "given[0] * ctx.is_within", "given[0]", TWINS),
+    Mutant(MODULES, "back = grids.ERRORS.round_(", "back = (", TWINS),
+    Mutant(MODULES, "x = _Snap.apply(input, grids.NORMALIZED)", "x = input.double()", TWINS),
+    Mutant(MODULES, "return _SnapErrors.apply(y)", "return y", TWINS),
+    Mutant(
+        MODULES, "error = grids.ERRORS.snap(given[0] / counts)", "error = given[0] / counts", TWINS
+    ),
+    Mutant("src/exact/loss.py", "grids.LOGIT_ERRORS.round_(error)", "error", SUMS),
+    # Twins compute what torch computes.
+    Mutant(MODULES, "dilation[0] * b, dilation[1] * c, stride", "b, c, stride", TWINS),
+    Mutant(MODULES, "i * dilation[0], j * dilation[1]", "i, j", TWINS),
+    Mutant(MODULES, "count_include_pad else inside", "count_include_pad else padded", TWINS),
+    Mutant(MODULES, "variance * (count / (count - 1))", "variance", TWINS),
+    Mutant(MODULES, "(kept + new * self.momentum).float()", "(kept + new * self.momentum)", TWINS),
+    Mutant(MODULES, "1 / (1 - share)", "1.0", TWINS),
+    # BatchNorm and Dropout are of the whole batch.
+    Mutant(MODULES, "            if add_up:\n", "            if False:\n", TWINS),
+    Mutant(MODULES, "            if ctx.add_up:\n", "            if False:\n", TWINS),
+    Mutant(MODULES, "if not ctx.is_first", "if False", TWINS),
+    Mutant(MODULES, ".random(shape)[now.rows]", ".random((len(x), *shape[1:]))", TWINS),
+    # What has no twin is refused, and what is not exact is named.
+    Mutant(MODULES, "if kind in TWINS:", "if isinstance(module, tuple(TWINS)):", TWINS),
+    Mutant(MODULES, 'if self.padding_mode == "zeros"', "if True", TWINS),
+    Mutant(MODULES, "elif kind.__module__.startswith", "elif False and kind", TWINS),
+    Mutant(WATCH, "if plain not in SAFE", "if False", PARTS),
+    Mutant(WATCH, 'kwargs.get("alpha", 1) != 1', "False", PARTS),
+    Mutant(WATCH, "and not _is_power(args[1])", "and False", PARTS),
+    Mutant(WATCH, "and _overlaps(args[1:])", "and False", PARTS),
+    Mutant(WATCH, "_check_sum(args)", "pass", PARTS),
+    Mutant(WATCH, "stepping.is_inside_a_twin()", "True", PARTS),
+    # Loss, optimizers, start.
+    Mutant("src/exact/loss.py", 'if reduction != "sum"', "if False", PARTS),
+    Mutant(
+        "src/exact/loss.py",
+        "places, error.new_full(places.shape, -1)",
+        "places, error.new_full(places.shape, 0)",
+        PARTS,
+    ),
+    Mutant("src/exact/optim.py", "functions.sqrt(state", "torch.sqrt(state", LOOP),
+    Mutant("src/exact/optim.py", 'state["second"] *= second', 'state["second"] *= first', PARTS),
+    Mutant(
+        "src/exact/optim.py",
+        "self._update(index, group, count)\n        self._snap()",
+        "self._update(index, group, count)",
+        PARTS,
+    ),
+    Mutant(
+        "src/exact/optim.py", 'group["lr"] * group["weight_decay"]', 'group["weight_decay"]', PARTS
+    ),
+    Mutant("src/exact/seeded.py", 'name.startswith("linalg_")', "False", PARTS),
+    Mutant("src/exact/seeded.py", "last + 1, shape) * step", "last, shape) * step", PARTS),
+    Mutant(
+        "src/exact/functions.py",
+        "range(11, -1, -1)",
+        "range(9, -1, -1)",
+        "tests/exact/test_functions.py",
+    ),
+    # The loop.
+    Mutant(
+        "src/learning/training.py",
+        "library: Any = exact if settings.exact else",
+        "library: Any = torch.optim if settings.exact else",
+        LOOP,
+    ),
+    Mutant("src/learning/training.py", "divide_gradients(model, whole)", "pass", LOOP),
+    Mutant("src/learning/training.py", "optimizer.step(whole)", "optimizer.step(len(y))", LOOP),
+    Mutant(
+        "src/learning/training.py",
+        "if p.dim() > 1], settings.weight_decay",
+        "if p.dim() > 0], settings.weight_decay",
+        LOOP,
+    ),
+    Mutant("src/learning/training.py", "model.buffers()]", "[]]", LOOP),
+    Mutant(
+        "src/learning/training.py",
+        "np.random.default_rng([settings.seed, epoch])",
+        "np.random.default_rng(settings.seed)",
+        LOOP,
+    ),
+]
+
+
+def copied(folder: Path) -> Path:
+    """Copy the project, without what Git ignores."""
+    answer = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    for path in answer.stdout.splitlines():
+        if (ROOT / path).is_file():
+            (folder / path).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(ROOT / path, folder / path)
+    return folder
+
+
+def run(folder: Path, tests: Iterable[str]) -> subprocess.CompletedProcess[str]:
+    """Run tests in a copy, until the first that fails."""
+    options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", *options, *tests],
+        cwd=folder,
+        env=os.environ
+        | {"PYTHONDONTWRITEBYTECODE": "1", "HYPOTHESIS_STORAGE_DIRECTORY": "/dev/null"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        check=False,
+    )
+
+
+def trouble(mutant: Mutant) -> str:
+    """Put a fault into a copy; return why it is not killed there, or nothing."""
+    text = (ROOT / mutant.path).read_text(encoding="utf-8")
+    if text.count(mutant.old) != 1:
+        return f"found {text.count(mutant.old)} times, not once: change tests/mutants.py"
+    with tempfile.TemporaryDirectory() as folder:
+        copy = copied(Path(folder))
+        (copy / mutant.path).write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        result = run(copy, [mutant.test])
+    if result.returncode == 1:  # of pytest: tests ran, and one failed
+        return ""
+    if result.returncode == 0:
+        return f"survives {mutant.test}: that test does not see it any more"
+    return f"{mutant.test} could not run:\n{result.stdout[-2000:]}"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m tests.mutants", description=__doc__)
+    parser.add_argument("only", nargs="?", default="", help="only mutants with this in their line")
+    only = parser.parse_args().only
+    chosen = [mutant for mutant in MUTANTS if only in str(mutant)]
+    sound = run(ROOT, sorted({mutant.test for mutant in chosen}))
+    if sound.returncode:
+        sys.exit(f"the tests fail without any fault:\n{sound.stdout[-2000:]}")
+    alive = 0
+    with ThreadPoolExecutor(2) as pool:
+        for mutant, why in zip(chosen, pool.map(trouble, chosen), strict=True):
+            alive += bool(why)
+            print(f"{'ALIVE' if why else 'killed'}  {mutant}  {why}", flush=True)
+    print(f"{len(chosen) - alive} of {len(chosen)} mutants are killed")
+    sys.exit(alive > 0)
+
+
+if __name__ == "__main__":
+    main()
