@@ -326,17 +326,9 @@ class BatchNorm2d(_BatchNorm, nn.BatchNorm2d):
     """nn.BatchNorm2d: float (B, C, H, W) to float64, over the rows of all processes."""
 
 
-class _SnapErrors(Function):
-    """Hand x through, and bring the errors that come back to their grid."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x.view_as(x)
-
-    @staticmethod
-    def backward(ctx: Any, *given: Tensor) -> Tensor:
-        with stepping.twin():
-            return grids.ERRORS.snap(given[0])
+def _snap_errors(error: Tensor) -> Tensor:
+    with stepping.twin():
+        return grids.ERRORS.snap(error)
 
 
 class MaxPool2d(nn.MaxPool2d):
@@ -349,7 +341,9 @@ class MaxPool2d(nn.MaxPool2d):
         _is_2d(input, self)
         with stepping.twin():
             y: Tensor = super().forward(input)
-        return _SnapErrors.apply(y)
+        if y.requires_grad:
+            y.register_hook(_snap_errors)  # before the pooling's own backward adds them up
+        return y
 
 
 class _Average(Function):
@@ -500,9 +494,9 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
                 raise NotExactError(f"{where}: {option} is not exact; {INSTEAD}")
             if isinstance(module, _BatchNorm):
                 module.add_up = add_up
-        elif kind in EXACT_ALREADY or kind in CONTAINERS or kind in TWINS.values():
+        elif kind in EXACT_ALREADY or kind in TWINS.values():
             continue
-        elif kind.__module__.startswith("torch.") or not _is_own(kind):
+        elif not _is_own(kind):
             base = next(base for base in kind.__mro__ if base.__module__.startswith("torch."))
             what = "" if base is kind else f"a subclass of {base.__name__} "
             raise NotExactError(f"{where}: {what}has no exact twin; {INSTEAD}")
@@ -514,6 +508,6 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
 
 
 def _is_own(kind: type[nn.Module]) -> bool:
-    """Say whether a user's class derives from containers alone, so that its forward is seen."""
+    """Say whether a class is a container or a user's, whose forward is seen."""
     bases = [base for base in kind.__mro__ if base.__module__.startswith("torch.")]
     return all(base in CONTAINERS for base in bases)

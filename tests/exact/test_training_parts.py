@@ -168,6 +168,27 @@ def test_what_is_exact_passes(then: object) -> None:
     take_a_step(Forward(then), torch.rand(4, 6))
 
 
+class Public(nn.Module):
+    """What public models do to a tensor in place, and to its shape."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(1, 4, 3), nn.Conv2d(1, 4, 3)
+        self.norm, self.pool = nn.BatchNorm2d(4), nn.MaxPool2d(3, 2)
+        self.relu, self.linear = nn.ReLU(inplace=True), nn.Linear(4 * 12 * 12, 10)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y = self.norm(self.first(x))
+        y += self.second(x)
+        y = self.relu(self.pool(functional.relu_(y)))
+        left, right = y.chunk(2, 1)
+        return self.linear(torch.cat((right, left), 1).view(y.size(0), -1))
+
+
+def test_what_public_models_do_in_place_passes() -> None:
+    take_a_step(Public(), torch.rand(4, 1, 28, 28))
+
+
 @pytest.mark.parametrize("pool", [(3, 2), (2, 2, 0, 2), (2, 1)])
 def test_maxima_that_overlap_in_a_forward_are_refused(pool: tuple[int, ...]) -> None:
     x = torch.rand(1, 1, 9, 9, dtype=torch.float64)
