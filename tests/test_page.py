@@ -961,6 +961,42 @@ def test_only_one_pointer_draws_and_others_do_no_harm(browser: Page, reports: Re
     assert browser.js("return [scrollX, scrollY]") == place
 
 
+@pytest.mark.parametrize("rest", [0, 0.7], ids=["at once", "after a rest"])
+def test_a_browser_that_would_scroll_takes_no_stroke_from_a_finger(
+    browser: Page, reports: Reports, rest: float
+) -> None:
+    browser.show(html_of(reports("softmax_regression")), 360, 740)
+    browser.js("board.style.touchAction = 'auto'")  # as a browser that does not know it, or not yet
+    left, top, width = browser.board()
+    upwards = [(left + width / 2, top + width * (0.9 - at / 25)) for at in range(20)]
+    first, *others = browsers.finger(upwards)
+    browser.send([first])
+    time.sleep(rest)  # so long as a press that asks for a menu
+    for event in others:
+        browser.send([event])
+    wait_for(browser, "pointer === null && strokes.length === 1")
+    assert browser.js("return [scrollY, strokes[0].length]") == [0, 20]
+
+
+def test_a_stroke_that_the_browser_breaks_off_stays_until_a_pen_comes(
+    browser: Page, reports: Reports
+) -> None:
+    browser.show(html_of(reports("softmax_regression")), 360, 740)
+    left, top, width = browser.board()
+    *moves, _ = browsers.finger([(left + x * width, top + y * width) for x, y in ONE[0]])
+    cancel = browsers.touch("touchCancel", [])
+    browser.js("clear()")
+    browser.send([moves[0], cancel])  # a touch and no stroke
+    wait_for(browser, "pointed.at(-1)[0] === 'cancel' && pointer === null")
+    assert browser.js("return strokes.length") == 0
+    browser.send([*moves, cancel])
+    wait_for(browser, "pointer === null && strokes.length === 1")
+    assert browser.answer()[0] == "1"
+    pen = {**dict(browsers.mouse([(left + 50, top + 50)])[0][1]), "pointerType": "pen"}
+    browser.send([("Input.dispatchMouseEvent", pen)])  # it was the palm of the hand with the pen
+    wait_for(browser, "strokes.length === 1 && strokes[0].length === 1")
+
+
 def test_a_tap_is_a_dot_undo_takes_strokes_back_and_clear_all(
     browser: Page, reports: Reports
 ) -> None:

@@ -624,14 +624,14 @@ function placeOf(event) {
   return [clamp((event.clientX - area.left) / area.width, 1), clamp((event.clientY - area.top) / area.height, 1)];
 }
 
-let pointerType = "";
+let pointerType = "", brokenOff = null;  // brokenOff: the stroke that the browser ended
 board.addEventListener("pointerdown", (event) => {
   if (event.button !== 0 || isUndrawable()) return;
   endDemo();
-  if (pointer !== null) {
-    if (event.pointerType !== "pen" || pointerType !== "touch") return;
-    [strokes, loaded] = past.pop();  // a palm came before the pen
-  }
+  const isPenAfterTouch = event.pointerType === "pen" && pointerType === "touch";
+  if (pointer !== null && !isPenAfterTouch) return;
+  // A palm came before the pen.
+  if (isPenAfterTouch && (pointer !== null || (brokenOff && brokenOff === strokes.at(-1)))) [strokes, loaded] = past.pop();
   pointer = event.pointerId;
   pointerType = event.pointerType;
   board.setPointerCapture(pointer);
@@ -648,9 +648,15 @@ board.addEventListener("pointerup", (event) => { if (event.pointerId === pointer
 board.addEventListener("lostpointercapture", (event) => { if (event.pointerId === pointer) settle(); });
 board.addEventListener("pointercancel", (event) => {
   if (event.pointerId !== pointer) return;
-  [strokes, loaded] = past.pop();
+  brokenOff = strokes.at(-1);
+  if (brokenOff.length === 1) [strokes, loaded] = past.pop();  // what one has drawn stays; a touch alone goes
   settle();
 });
+// The browser might take a finger's stroke for scrolling, or a finger that rests for a press that asks for a
+// menu, and end the stroke: touch-action is unknown to old ones, and to a busy one that has not yet painted.
+for (const kind of ["touchstart", "touchmove"]) {
+  board.addEventListener(kind, (event) => { if (!isUndrawable()) event.preventDefault(); }, { passive: false });
+}
 board.addEventListener("contextmenu", (event) => event.preventDefault());
 
 let cursor = [0.5, 0.5];
