@@ -1,5 +1,6 @@
 """Train the chosen model, and write it with its recipe, its start and its learning curve."""
 
+import contextlib
 import sys
 import time
 from typing import Any
@@ -66,12 +67,13 @@ def main() -> None:
             data=data,
             held_out=tensors.recorded_checksum(VALIDATION_DATA),
             code=checkpoint.code(),
-            versions=versions[:2] if settings.exact else versions,
+            machine=None if settings.exact else versions,
         )
         kept = checkpoint.Checkpoint(name, machine.checkpoint_seconds, chosen)
         images, labels = rows.images, rows.labels
         if processes.size == 1:
             images, labels = images.to(chosen), labels.to(chosen)  # several send their shares
+        progress = Progress(settings)
         epochs = training.train(
             model,
             (images, labels),
@@ -79,9 +81,9 @@ def main() -> None:
             held_out=held_out if is_first else None,
             group=processes,
             checkpoint=kept,
-            progress=Progress(settings) if is_first else None,
+            progress=progress if is_first else None,
         )
-        curve = follow(epochs, split, settings) if is_first else [*epochs]
+        curve = follow(epochs, progress, split, settings) if is_first else [*epochs]
     except exact.NotExactError as error:
         raise parameters.ParameterError("train.model", error, settings.model) from error
     if not is_first:
@@ -131,64 +133,73 @@ def held_out_rows(settings: Train) -> tuple[str, training.Rows]:
     return "test", (test.images, test.labels)
 
 
-def follow(epochs: Any, split: str, settings: Train) -> list[training.Epoch]:
-    """Print a line for each epoch, and return them all."""
+def follow(epochs: Any, progress: "Progress", split: str, settings: Train) -> list[training.Epoch]:
+    """Print a line for each epoch, and return them all; take away the last bar in any case."""
     curve: list[training.Epoch] = []
     width = len(str(settings.epochs))
-    for epoch in epochs:
-        curve.append(epoch)
-        if not epoch.seconds:  # a checkpoint remembers it
-            continue
-        held = epoch.held_out
-        assert held  # the first process always has rows to score
-        tqdm.write(
-            f"epoch {epoch.number:>{width}}/{settings.epochs}  train loss {epoch.train.loss:.4f}"
-            f"  {split} loss {held.loss:.4f}  {split} accuracy {held.accuracy:.2%}"
-            f"  {epoch.sha256[:8]}  {epoch.seconds:.1f} s"
-        )
-        sys.stdout.flush()
+    with contextlib.closing(progress):
+        for epoch in epochs:
+            curve.append(epoch)
+            if not epoch.seconds:  # a checkpoint remembers it
+                continue
+            progress.close()
+            held = epoch.held_out
+            assert held  # the first process always has rows to score
+            print(
+                f"epoch {epoch.number:>{width}}/{settings.epochs}"
+                f"  train loss {epoch.train.loss:.4f}"
+                f"  {split} loss {held.loss:.4f}  {split} accuracy {held.accuracy:.2%}"
+                f"  {epoch.sha256[:8]}  {epoch.seconds:.1f} s",
+                flush=True,
+            )
     return curve
 
 
 class Progress:
-    """Shows the steps of an epoch: a bar on a terminal, else a line at least every 30 s."""
+    """Shows the steps of an epoch: a bar on a terminal, else a line every 30 s."""
+
+    BAR = "{desc} |{bar}| {n_fmt}/{total_fmt} steps{postfix}, {remaining} left"
 
     def __init__(self, settings: Train) -> None:
-        """Start with the first epoch."""
+        """Show nothing yet."""
         self.settings, self.is_terminal = settings, sys.stderr.isatty()
-        self.shown = self.started = time.monotonic()
         self.bar: Any = None
-        self.epoch, self.is_first = 0, True
 
     def __call__(self, epoch: int, step: int, steps: int, meter: Meter) -> None:
-        """Show a step, at most once a second."""
-        now = time.monotonic()
-        if epoch != self.epoch:
-            self.epoch, self.first = epoch, step - 1
-            self.started = now
-            if step > 1 or (self.is_first and epoch > 1):
-                tqdm.write(f"train: goes on after epoch {epoch - 1}, step {step - 1} of {steps}")
-            self.is_first = False
-        if self.is_terminal and (now - self.shown >= 1 or step == steps):
-            self.shown = now
-            if self.bar is None or self.bar.total != steps or self.bar.n > step:
-                self.bar = tqdm(total=steps, unit="step", leave=False, initial=step - 1)
-            self.bar.set_description(f"epoch {epoch}/{self.settings.epochs}", refresh=False)
-            speed = (step - self.first) * self.settings.batch_size / max(1e-9, now - self.started)
-            self.bar.set_postfix(
-                {"loss": f"{meter.score().loss:.4f}", "rows/s": f"{speed:,.0f}"}, refresh=False
+        """Show a step, but on a terminal not twice a second, as the loss so far costs time."""
+        now, name = time.monotonic(), f"epoch {epoch}/{self.settings.epochs}"
+        if self.bar is None:
+            self.first, self.started, self.shown = step, now, now
+            self.bar = tqdm(
+                total=steps,
+                initial=step,
+                desc=name,
+                bar_format=self.BAR,
+                delay=1,  # nothing of an epoch that is over at once
+                mininterval=0,
+                miniters=1,
+                leave=False,
+                dynamic_ncols=True,
+                disable=not self.is_terminal,
             )
-            self.bar.n = step
-            self.bar.refresh()
-            if step == steps:
-                self.bar.close()
-                self.bar = None
-        elif not self.is_terminal and now - self.shown >= 30:
-            self.shown = now
-            print(
-                f"train: epoch {epoch}, step {step} of {steps}, loss {meter.score().loss:.4f}",
-                flush=True,
-            )
+        # The bar also has the last step, as it stays while held-out rows are scored.
+        pause = 30 if not self.is_terminal else 1 if step < steps else 0
+        if now - self.shown < pause:
+            return
+        self.shown = now
+        speed = (step - self.first) * self.settings.batch_size / (now - self.started)
+        said = f"loss {meter.score().loss:.4f}, {speed:,.0f} rows/s"
+        if self.is_terminal:
+            self.bar.set_postfix_str(said, refresh=False)
+            self.bar.update(step - self.bar.n)
+        else:
+            print(f"train: {name}, step {step} of {steps}, {said}", flush=True)
+
+    def close(self) -> None:
+        """Take the bar away: the epoch has ended."""
+        if self.bar is not None:
+            self.bar.close()
+            self.bar = None
 
 
 if __name__ == "__main__":

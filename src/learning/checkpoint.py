@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from tqdm import tqdm
 
 from src.common import files
 from src.learning.group import Group
@@ -37,12 +38,14 @@ def key(**what: object) -> str:
 
 
 def code() -> str:
-    """Digest the source of what trains."""
+    """Digest the source of what trains, and the pins of what computes."""
     whole = hashlib.sha256()
-    root = Path(__file__).parents[1]
+    root = Path(__file__).parents[2]
+    paths = [root / "pins.yaml", root / "stages" / "train.py"]
     for name in ("common", "exact", "learning"):
-        for path in sorted((root / name).rglob("*.py")):
-            whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
+        paths += sorted((root / "src" / name).rglob("*.py"))
+    for path in paths:
+        whole.update(path.relative_to(root).as_posix().encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()
 
 
@@ -77,11 +80,11 @@ class Checkpoint:
         try:
             files.write(str(self.path), MAGIC + digest + b"\n" + content)
         except OSError as error:
-            print(f"train: no checkpoint: {error}", file=sys.stderr)
+            tqdm.write(f"train: no checkpoint: {error}", file=sys.stderr)  # above the bar
         self.written = time.monotonic()
 
     def read(self, group: Group | None = None) -> dict[str, Any] | None:
-        """Return the state that was written, or None; says so if the file is of no use.
+        """Return the state that was written, or None; says its `place`, or what is wrong.
 
         The first process reads, and gives what it found to the others.
         """
@@ -93,14 +96,18 @@ class Checkpoint:
             head, _, content = self.path.read_bytes().partition(b"\n")
             if head != MAGIC + hashlib.sha256(content).hexdigest().encode():
                 raise ValueError("it is damaged, or of another version")
-            found: dict[str, Any] = torch.load(io.BytesIO(content), weights_only=True)
-            return found
+            # It may come from a machine with a GPU.
+            found: dict[str, Any] = torch.load(
+                io.BytesIO(content), map_location="cpu", weights_only=True
+            )
         except FileNotFoundError:
             return None
         except Exception as error:  # arbitrary bytes make torch.load raise almost anything
             reason = " ".join(str(error).split())[:200]
             print(f"train: starts anew: {self.path} is not used: {reason}", file=sys.stderr)
             return None
+        print(f"train: goes on after {found['place']}", flush=True)
+        return found
 
     def remove(self) -> None:
         """Remove the file of a training that has ended, and all but the newest others."""

@@ -61,6 +61,8 @@ class Group:
 
     def first_says(self, answer: bool, device: torch.device) -> bool:
         """Return the first process's answer, in every process."""
+        if self.size == 1:
+            return answer
         flag = torch.tensor(int(answer and self.rank == 0), device=device)
         self.add_up(flag)
         return bool(flag.item())
@@ -138,6 +140,7 @@ def is_under_torchrun() -> bool:
 
 def start_processes(count: int, module: str) -> NoReturn:
     """Replace this process by torchrun with so many processes of a module on this machine."""
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, with a banner about it
     # Without the address torchrun hangs where the machine's own name does not resolve.
     torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
     arguments = [*torchrun, "--nproc-per-node", str(count), "-m", module]

@@ -145,6 +145,8 @@ def train(  # noqa: C901  (the loop, whole)
                 parameters["lr"] = settings.rate(epoch, step, steps)
             place = exact.step(seed=settings.seed, epoch=epoch, step=step, rows=mine, batch=whole)
             is_watched = settings.exact and step == first
+            if not settings.exact:
+                seed_draws(settings, epoch, step, group)
             with place, exact.watch() if is_watched else contextlib.nullcontext():
                 optimizer.zero_grad()
                 logits = model(x.to(device))
@@ -161,6 +163,7 @@ def train(  # noqa: C901  (the loop, whole)
             if checkpoint and step + 1 < steps and checkpoint.is_due(group, step):
                 meter.gather(group)
                 state |= {"epoch": epoch, "step": step + 1, "sums": meter.sums}
+                state["place"] = f"epoch {epoch}, step {step + 1} of {steps}"
                 checkpoint.write(group, snapshot(model, optimizer, state))
         check_divergence(model, optimizer, settings, epoch)
         scored = meter.score(group)
@@ -173,6 +176,7 @@ def train(  # noqa: C901  (the loop, whole)
         plain = [epoch, [*scored], result and [*result], bits, is_best, 0.0, reason]
         state["curve"].append(plain)  # of lists and numbers alone, which torch loads safely
         state |= {"epoch": epoch + 1, "step": 0, "sums": None}
+        state["place"] = f"epoch {epoch}" + (", the last one" if reason else "")
         if checkpoint:
             checkpoint.write(group, snapshot(model, optimizer, state))
         yield record
@@ -209,6 +213,12 @@ def batches(rows: Rows, settings: Train, epoch: int, first: int, group: Group) -
         x = shifted(images[picked], *moves[step])
         mine = slice(share.start - batch.start, share.stop - batch.start)
         yield Batch(step, steps, x, labels[picked], mine, batch.stop - batch.start)
+
+
+def seed_draws(settings: Train, epoch: int, step: int, group: Group) -> None:
+    """Seed what torch draws in a step: a checkpoint need not hold its generators."""
+    words = [settings.seed, epoch, step, group.rank]
+    torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
 
 
 def remember(
