@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from src import exact
 from src.common import command, dataset, files, parameters, tensors
-from src.learning import checkpoint, device, graph, group, models, training
+from src.learning import checkpoint, device, graph, group, models, snapshots, training
 from src.learning.scores import Meter
 from src.learning.training import Train
 
@@ -20,6 +20,7 @@ VALIDATION_DATA = "data/prepared/validation.safetensors"
 TEST_DATA = "data/prepared/test.safetensors"
 MODEL = "models/model.safetensors"
 START = "models/start.safetensors"
+SNAPSHOTS = "models/snapshots.safetensors"
 RECIPE = "models/recipe.json"
 LEARNING_CURVE = "metrics/plots/learning_curve.csv"
 
@@ -74,6 +75,7 @@ def main() -> None:
         if processes.size == 1:
             images, labels = images.to(chosen), labels.to(chosen)  # several send their shares
         progress = Progress(settings)
+        way: list[snapshots.Snapshot] = []
         epochs = training.train(
             model,
             (images, labels),
@@ -81,6 +83,7 @@ def main() -> None:
             held_out=held_out if is_first else None,
             group=processes,
             checkpoint=kept,
+            way=way,
             progress=progress if is_first else None,
         )
         curve = follow(epochs, progress, split, settings) if is_first else [*epochs]
@@ -103,6 +106,7 @@ def main() -> None:
     files.write_csv(LEARNING_CURVE, ("epoch", "split", "loss", "accuracy", "sha256"), table)
     files.write_json(RECIPE, recipe)
     tensors.write(START, start)
+    tensors.write(SNAPSHOTS, snapshots.arrays(way))
     tensors.write(MODEL, models.state(model))
     kept.remove()
 

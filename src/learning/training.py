@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from src import exact
 from src.common.parameters import Count, Number, ParameterError, Section, Switch, integer
-from src.learning import models
+from src.learning import models, snapshots
 from src.learning.checkpoint import Checkpoint
 from src.learning.group import Group
 from src.learning.scores import Meter, Score, score
@@ -105,6 +105,7 @@ def train(  # noqa: C901  (the loop, whole)
     held_out: Rows | None = None,
     group: Group | None = None,
     checkpoint: Checkpoint | None = None,
+    way: list[snapshots.Snapshot] | None = None,
     progress: Callable[[int, int, int, Meter], None] | None = None,
 ) -> Iterator[Epoch]:
     """Train a model in place; with `keep: best` it ends with the weights of its best epoch.
@@ -116,6 +117,7 @@ def train(  # noqa: C901  (the loop, whole)
         held_out: rows that are scored after each epoch, by the first process.
         group: the processes that share each batch; one alone if None.
         checkpoint: where the state is kept, to go on from after a stop.
+        way: filled with snapshots of the model, by the first process.
         progress: called after each step with epoch, step, steps and the epoch's score so far.
 
     Yields:
@@ -131,8 +133,12 @@ def train(  # noqa: C901  (the loop, whole)
     if settings.exact:
         criterion = exact.CrossEntropyLoss(with_value=False)  # a Meter scores many steps at once
     state: dict[str, Any] = {"epoch": 1, "step": 0, "sums": None, "curve": [], "best": None}
+    wanted = snapshots.moments(steps_of(settings, len(rows[1])), settings.epochs)
+    way = [] if way is None else way
+    way[:] = [snapshots.take(model, 0)]
     if checkpoint and (found := checkpoint.read(group)):
-        state = restore(model, optimizer, found)
+        state, way[:] = restore(model, optimizer, found), found["way"]
+    state["way"] = way
     past = [Epoch(n, Score(*t), h and Score(*h), *rest) for n, t, h, *rest in state["curve"]]
     yield from past
 
@@ -158,6 +164,8 @@ def train(  # noqa: C901  (the loop, whole)
                     divide_gradients(model, whole)
                     optimizer.step()
             meter.add(logits, y.to(device))
+            if group.rank == 0 and (taken := (epoch - 1) * steps + step + 1) in wanted:
+                way.append(snapshots.take(model, taken))
             if progress:
                 progress(epoch, step + 1, steps, meter)
             if checkpoint and step + 1 < steps and checkpoint.is_due(group, step):
@@ -201,8 +209,8 @@ def batches(rows: Rows, settings: Train, epoch: int, first: int, group: Group) -
     """Give the batches of an epoch from a step on: order and shifts depend on seed and epoch."""
     images, labels = rows
     size = settings.batch_size
-    count = len(labels) - len(labels) % size if settings.drop_last else len(labels)
-    steps = -(-count // size)
+    steps = steps_of(settings, len(labels))
+    count = min(steps * size, len(labels))
     generator = np.random.default_rng([settings.seed, epoch])
     order = generator.permutation(len(labels)) if settings.shuffle else None
     moves = generator.integers(-settings.shift, settings.shift + 1, (steps, 2)).tolist()
@@ -219,6 +227,12 @@ def seed_draws(settings: Train, epoch: int, step: int, group: Group) -> None:
     """Seed what torch draws in a step: a checkpoint need not hold its generators."""
     words = [settings.seed, epoch, step, group.rank]
     torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+
+
+def steps_of(settings: Train, rows: int) -> int:
+    """Return how many batches an epoch of so many rows has."""
+    size = settings.batch_size
+    return rows // size if settings.drop_last else -(-rows // size)
 
 
 def remember(
