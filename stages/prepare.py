@@ -74,8 +74,10 @@ def shaped(images: np.ndarray, shape: str | list[int]) -> np.ndarray:
     is_flat, pixels = found[:2] == (1, 1), int(np.prod(found))
     if isinstance(shape, list):
         if np.prod(shape) != pixels or not (is_flat or tuple(shape) == found):
-            have = f"have {pixels:,} pixels" if is_flat else f"are {list(found)} by themselves"
-            raise ParameterError("prepare.shape", f"the images {have}", shape)
+            allowed = f"multiply to the images' {pixels:,} pixels"
+            if not is_flat:
+                allowed = f"be auto, or {list(found)} as the images are"
+            raise ParameterError("prepare.shape", f"must {allowed}", shape)
         return images.reshape(-1, *shape)
     if not is_flat:
         return images
@@ -100,7 +102,8 @@ def check_classes(raw: dataset.Dataset, splits: dict[str, list[int]]) -> None:
             more = ", ..." if len(missing) > 5 else ""
             raise ParameterError(
                 "prepare.train_rows",
-                f"they lack the {split} rows' {what} {named}{more}",
+                f"must have all classes that are scored; they lack the {split} rows' {what} "
+                f"{named}{more}",
                 splits["train"],
             )
 
@@ -119,8 +122,8 @@ def main() -> None:
         images = images.swapaxes(2, 3)
     for split, rows in settings.splits.items():
         if rows[1] > len(images):
-            have = f"the data have {len(images):,} rows"
-            raise ParameterError(f"prepare.{split}_rows", have, rows)
+            allowed = f"must end by {len(images)}, as the data have {len(images):,} rows"
+            raise ParameterError(f"prepare.{split}_rows", allowed, rows)
     check_classes(raw, settings.splits)
     levels = np.arange(256) / settings.pixel_max
     # The nearest step, ties to even, which float32 holds exactly.

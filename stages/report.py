@@ -40,7 +40,8 @@ def main() -> None:
         if log_probabilities.shape != (len(labels), len(confusion)):
             raise ValueError(f"it is not of the {len(labels):,} rows of {TEST_DATA}")
     model, start = tensors.read(MODEL), tensors.read(START)
-    recipe, metrics = files.read_json(RECIPE), files.read_json(METRICS)
+    recipe = files.read_json(RECIPE, names=list, shape=list)
+    metrics = files.read_json(METRICS, test=dict)
     curve = files.read_csv(
         LEARNING_CURVE, epoch=int, split=str, loss=float, accuracy=float, sha256=str
     )
@@ -49,13 +50,15 @@ def main() -> None:
     )
 
     with files.reading(RECIPE):
-        names = recipe["names"]
-        off, untrainable = page.uncomputable(recipe, model), page.untrainable(recipe)
-        linear = None if off else page.linear(recipe)
-        # As text, the seed keeps its 63 bits: a number has 53 in a browser.
-        settings = {name: recipe[name] for name in page.RECIPE} | {"seed": str(recipe["seed"])}
-        graph = None if off else page.on_grids(recipe, model)
-        first = figures.first_layer(model, recipe["graph"], recipe["shape"])
+        if missing := sorted({"graph", *page.RECIPE, *page.DECIDING} - recipe.keys()):
+            raise KeyError(*missing)
+    # As text, the seed keeps its 63 bits: a number has 53 in a browser.
+    settings = {name: recipe[name] for name in page.RECIPE} | {"seed": str(recipe["seed"])}
+    names = recipe["names"]
+    off, untrainable = page.uncomputable(recipe, model), page.untrainable(recipe)
+    linear = None if off else page.linear(recipe)
+    graph = None if off else page.on_grids(recipe, model)
+    first = figures.first_layer(model, recipe["graph"], recipe["shape"])
     with files.reading(METRICS):
         scores = page.scores(metrics)
     is_folder = "folder" in fetched.sources

@@ -92,10 +92,21 @@ def test_what_is_no_record_is_damaged(content: str) -> None:
         files.read_json("record")
 
 
+@pytest.mark.parametrize("mistake", [NameError, AttributeError, TypeError, AssertionError])
+def test_a_mistake_in_the_code_is_not_called_damage(mistake: type[Exception]) -> None:
+    files.write("whole", "{}")
+    with pytest.raises(mistake, match="somebody"), files.reading("whole"):
+        raise mistake("somebody's")
+
+
 def test_a_file_of_another_form_is_named_with_the_one_that_is_expected() -> None:
     files.write("other", "[]")
     with pytest.raises(OSError, match=r"^other is damaged \(expected names and values\); "):
         files.read_json("other")
+    for record in ("{}", '{"shape": "5"}'):
+        files.write("other", record)
+        with pytest.raises(OSError, match=r"^other is damaged \(expected shape: list\); "):
+            files.read_json("other", shape=list)
     with pytest.raises(OSError, match=r"^other is damaged \(expected rows of epoch, loss\); "):
         files.read_csv("other", epoch=int, loss=float)
 

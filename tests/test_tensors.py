@@ -7,7 +7,8 @@ import numpy as np
 import pytest
 import torch
 from safetensors import safe_open
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save
+from safetensors.torch import save_file
 
 from src.common import tensors
 
@@ -58,6 +59,15 @@ def test_a_changed_bit_is_found_unless_the_reader_was_told_not_to_look() -> None
 
 
 def test_a_damaged_file_has_no_checksum() -> None:
-    Path("x").write_bytes(b"not a tensor")
-    with pytest.raises(OSError, match=r"^x is damaged"):
-        tensors.recorded_checksum("x")
+    for content in (b"not a tensor", save(ARRAYS)):
+        Path("x").write_bytes(content)
+        with pytest.raises(OSError, match=r"^x is damaged"):
+            tensors.recorded_checksum("x")
+
+
+@pytest.mark.parametrize("kind", [torch.bfloat16, torch.float8_e4m3fn])
+@pytest.mark.parametrize("framework", ["np", "pt"])
+def test_numbers_of_a_type_that_numpy_lacks_are_refused(kind: torch.dtype, framework: str) -> None:
+    save_file({"weight": torch.ones(3).to(kind)}, "x")
+    with pytest.raises(OSError, match=r"^x is damaged \("):
+        tensors.read("x", framework)

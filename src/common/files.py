@@ -13,6 +13,8 @@ from typing import Any
 
 from ruamel.yaml import YAML
 
+# What readers raise of bytes in another form. Anything else is a mistake in the code: a traceback.
+FORM = (ValueError, KeyError, RecursionError, csv.Error)
 # Digits of a result after the point: float64's noise of about 1e-16 does not show, differences do.
 DECIMALS = 6
 
@@ -41,7 +43,7 @@ def reading(path: str) -> Iterator[None]:
     """Say of whatever goes wrong in the block what is wrong with the file, and what to do.
 
     Raises:
-        OSError: the file is missing, may not be read, or is damaged.
+        OSError: the file is missing, may not be read, or is damaged: the block raised one of FORM.
     """
     try:
         with open(path, "rb"):  # some libraries take a file without permission for a missing one
@@ -54,7 +56,7 @@ def reading(path: str) -> Iterator[None]:
         yield
     except MemoryError as error:
         raise OSError(f"{path} cannot be read: the memory is full") from error
-    except Exception as error:  # arbitrary bytes make parsers raise almost anything
+    except (*FORM, OSError) as error:
         if said := _system_error(error):
             raise OSError(f"{path} cannot be read: {said}") from error
         reason = " ".join(str(error).split())[:300]
@@ -94,12 +96,20 @@ def write_csv(path: str, header: Iterable[str], rows: Iterable[Iterable[object]]
     write(path, text.getvalue())
 
 
-def read_json(path: str) -> dict[str, Any]:
-    """Read a record; raises as `reading`."""
+def read_json(path: str, **kinds: type) -> dict[str, Any]:
+    """Read a record; raises as `reading`.
+
+    Args:
+        path: the file.
+        kinds: names that it must have, each with the type of its value.
+    """
     with reading(path):
         record = json.loads(Path(path).read_text(encoding="utf-8"))
         if not isinstance(record, dict):
             raise ValueError("expected names and values")
+        for name, kind in kinds.items():
+            if not isinstance(record.get(name), kind):
+                raise ValueError(f"expected {name}: {kind.__name__}")
         return record
 
 

@@ -5,11 +5,12 @@ two or more in a random order (safetensors issue 584).
 """
 
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save
 
 from src.common import files
@@ -42,9 +43,12 @@ def read(path: str, framework: str = "np", verify: bool = True) -> dict[str, Any
     Raises:
         OSError: the file is missing, may not be read, or is damaged.
     """
-    with files.reading(path), safe_open(path, framework=framework) as file:
-        found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-        arrays = {name: np.asarray(tensor) for name, tensor in found.items()}
+    with _opened(path, framework) as file:
+        try:
+            found = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            arrays = {name: np.asarray(tensor) for name, tensor in found.items()}
+        except (TypeError, AttributeError) as error:  # a type that NumPy does not have
+            raise ValueError(error) from error
         if verify and checksum(arrays) != (file.metadata() or {}).get("crc32"):
             raise ValueError("its checksum differs")
         return found
@@ -52,5 +56,15 @@ def read(path: str, framework: str = "np", verify: bool = True) -> dict[str, Any
 
 def recorded_checksum(path: str) -> str:
     """Return the checksum that `write` put into a file; raises as `read`."""
-    with files.reading(path), safe_open(path, framework="np") as file:
-        return str(file.metadata()["crc32"])
+    with _opened(path, "np") as file:
+        return str((file.metadata() or {})["crc32"])
+
+
+@contextmanager
+def _opened(path: str, framework: str) -> Iterator[Any]:
+    with files.reading(path):
+        try:
+            with safe_open(path, framework=framework) as file:
+                yield file
+        except SafetensorError as error:
+            raise ValueError(error) from error

@@ -6,6 +6,7 @@ MODELS. `shape` is that of an image: (channels, height, width). The module takes
 """
 
 import math
+import warnings
 from collections.abc import Callable
 from typing import Any
 
@@ -128,7 +129,10 @@ def build(name: str, shape: Shape, classes: int) -> nn.Module:
     make = MODELS[known(name)]
     if not callable(make) or isinstance(make, nn.Module):
         raise UsageError(f"train.model: MODELS[{name!r}] is no function: {make!r}")
-    model = make(shape, classes)
+    with warnings.catch_warnings():
+        # Of a layer that images too small leave nothing for: `training.check` names the layer.
+        warnings.filterwarnings("ignore", "Initializing zero-element tensors")
+        model = make(shape, classes)
     if not isinstance(model, nn.Module):
         raise UsageError(f"train.model: MODELS[{name!r}] returned no nn.Module: {model!r}")
     if not any(parameter.requires_grad for parameter in model.parameters()):
@@ -194,20 +198,22 @@ def load(
         OSError: a file is missing, may not be read, is damaged or does not fit the other,
             or the model's code has changed since.
     """
-    recipe = files.read_json(recipe_path)
-    with files.reading(recipe_path):
-        name, shape, classes = recipe["model"], tuple(recipe["shape"]), recipe["classes"]
-        written, trained_exactly = recipe["module"], recipe["exact"]
+    kinds = {"model": str, "shape": list, "classes": int, "module": str, "exact": bool}
+    recipe = files.read_json(recipe_path, **kinds)
+    name = recipe["model"]
     if name not in MODELS:
         raise OSError(f"{recipe_path} is of {name!r}, which src/learning/models.py does not have")
-    model = build(name, shape, classes)
-    if repr(model) != written:
+    model = build(name, tuple(recipe["shape"]), recipe["classes"])
+    if repr(model) != recipe["module"]:
         raise OSError(
             f"{recipe_path} is of another {name} than src/learning/models.py has; train it anew"
         )
-    if trained_exactly:
+    if recipe["exact"]:
         exact.convert(model)
     found = tensors.read(model_path)
-    with files.reading(model_path):
+    try:
         model.load_state_dict({key: torch.from_numpy(array) for key, array in found.items()})
+    except RuntimeError as error:  # other names or shapes
+        reason = " ".join(str(error).split())[:300]
+        raise OSError(f"{model_path} does not fit {recipe_path}: {reason}") from error
     return model.to(device or torch.device("cpu")).eval(), recipe

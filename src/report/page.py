@@ -36,6 +36,8 @@ RECIPE = (
     *("epochs", "epochs_run", "batch_size", "learning_rate", "momentum", "schedule"),
     *("shuffle", "drop_last"),
 )
+# And these decide whether it does, and computes it at all.
+DECIDING = ("exact", "optimizer", "weight_decay", "warmup_epochs", "shift", "seed")
 PARTS = ("model", "training", "board", "essay")  # the scripts, in their order
 PASSING = ("input", "output", "flatten", "reshape", "identity", "dropout")
 

@@ -132,8 +132,8 @@ def _pictures(folders: list[Path], size: Sequence[int] | None) -> tuple[np.ndarr
         for path in paths:
             try:
                 pictures[path] = read_picture(path, size)
-            except Exception as error:  # arbitrary bytes make Pillow raise almost anything
-                faults.append(f"{path}: {_reason(error)}")
+            except ValueError as error:
+                faults.append(f"{path}: {error}")
     _refuse(faults)
     first = next(iter(pictures))
     for path in pictures:
@@ -170,21 +170,20 @@ def read_picture(path: Path, size: Sequence[int] | None = None) -> np.ndarray:
         uint8 (H, W) if it is grey, else (H, W, 3).
 
     Raises:
-        Exception: it cannot be read, moves, or has pixels of no such kind; Pillow's own, or
-            ValueError with the reason.
+        ValueError: it cannot be read, moves, or has pixels of no such kind; says so without the
+            path.
     """
+    if path.is_dir():
+        raise ValueError("is a folder, and the folder of a class holds pictures only")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of large pictures and odd EXIF
-        with Image.open(path) as image:
-            # A phone's MPO is a photograph with others behind it.
-            frames = getattr(image, "n_frames", 1)
-            if frames > 1 and image.format != "MPO":
-                raise ValueError(f"it has {frames} frames, and one is allowed")
-            image.load()
-            picture = _grey_or_colour(image)
-            turn = 1
-            with suppress(Exception):  # an odd EXIF block is no fault of the picture
-                turn = image.getexif().get(ORIENTATION, 1)
+        try:
+            image, frames, turn = _load(path)
+        except Exception as error:  # arbitrary bytes make Pillow raise almost anything
+            raise ValueError(_reason(error)) from error
+        if frames > 1:
+            raise ValueError(f"has {frames} frames, and one is allowed")
+        picture = _grey_or_colour(image)
         if turn in UPRIGHT:
             picture = picture.transpose(UPRIGHT[turn])
         if size:
@@ -193,17 +192,29 @@ def read_picture(path: Path, size: Sequence[int] | None = None) -> np.ndarray:
         return np.array(picture)
 
 
+def _load(path: Path) -> tuple[Image.Image, int, int]:
+    """Return a picture with its number of frames and its orientation; raises almost anything."""
+    with Image.open(path) as image:
+        # A phone's MPO is a photograph with others behind it.
+        frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
+        image.load()
+        turn = 1
+        with suppress(Exception):  # an odd EXIF block is no fault of the picture
+            turn = image.getexif().get(ORIENTATION, 1)
+        return image, frames, turn
+
+
 def _grey_or_colour(image: Image.Image) -> Image.Image:
     """Return a picture of mode L or RGB."""
     if image.mode in DEEP_GREY:
         levels = np.asarray(image).astype(np.int64)
         if levels.min() < 0 or levels.max() > 65535:
-            raise ValueError("its pixels have more than 16 bits")
+            raise ValueError("has pixels of more than 16 bits")
         if levels.max() > 255:  # else they are bytes, written as 16 bits
             levels = (levels + 128) // 257
         return Image.fromarray(levels.astype(np.uint8))
     if image.mode == "F":
-        raise ValueError("its pixels are fractions, and bytes are allowed")
+        raise ValueError("has pixels that are fractions, and bytes are allowed")
     colour = image
     if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
         colour = image.convert("RGBA")

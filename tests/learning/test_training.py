@@ -298,6 +298,13 @@ def test_a_model_that_cannot_be_trained_is_refused(model: nn.Module, message: st
         training.check(model, rows(), CLASSES, train_settings(), 1)
 
 
+def test_images_too_small_for_a_layer_bring_no_warning_beside_the_refusal(
+    recwarn: pytest.WarningsRecorder,
+) -> None:
+    models.build("lenet", (3, 8, 8), CLASSES)
+    assert not recwarn.list
+
+
 @MODELS
 def test_every_models_graph_is_known_to_the_page(name: str) -> None:
     nodes, reason = graph.graph(models.build(name, SHAPE, CLASSES), SHAPE)

@@ -182,9 +182,9 @@ def test_all_unreadable_files_are_listed_at_once() -> None:
         "mine/a/cut.png: cannot be read: ",
         "mine/a/notes.txt: is no picture that Pillow reads",
         "mine/b/empty.jpg: is no picture that Pillow reads",
-        "mine/b/folder: cannot be read: Is a directory",
-        "mine/b/moves.gif: cannot be read: it has 2 frames, and one is allowed",
-        "mine/b/real.tif: cannot be read: its pixels are fractions, and bytes are allowed",
+        "mine/b/folder: is a folder, and the folder of a class holds pictures only",
+        "mine/b/moves.gif: has 2 frames, and one is allowed",
+        "mine/b/real.tif: has pixels that are fractions, and bytes are allowed",
         "mine/c: holds no pictures",
     )
     for number in range(30):

@@ -15,6 +15,7 @@ import torch
 from safetensors.torch import load_file
 from sklearn import metrics
 
+from src.common import tensors
 from src.learning.models import MODELS
 from tests.support import plain, stages
 
@@ -106,3 +107,12 @@ def test_so_they_are_on_the_real_rows_and_the_curve_is_a_plain_loops(
     curve = pandas.read_csv(CURVE)
     assert curve.split.tolist() == ["train", "test"] * recipe["epochs"]
     np.testing.assert_allclose(curve[["loss", "accuracy"]], expected, rtol=0, atol=1e-3)
+
+
+def test_a_model_that_is_not_of_its_recipe_is_refused_in_a_line(small: Path) -> None:
+    path, refused = "models/model.safetensors", "models/model.safetensors does not fit models/rec"
+    model = {name: tensor.numpy() for name, tensor in load_file(path).items()}
+    for other in ({}, {name: tensor[:2] for name, tensor in model.items()}):
+        tensors.write(path, other)
+        outcome = stages.run_stage("evaluate").expect(1, f"evaluate: {refused}")
+        assert len(outcome.errors.splitlines()) == 1

@@ -115,8 +115,8 @@ def test_images_take_their_shape_and_transposed_have_rows_and_columns_swapped(
     ("raw", "shape", "reason"),
     [
         ((1, 1, 8), "auto", "must be [channels, height, width], as 8 pixels are no grey square"),
-        ((1, 1, 9), [1, 3, 4], "the images have 9 pixels (given: [1, 3, 4])"),
-        ((1, 3, 4), [1, 4, 3], "the images are [1, 3, 4] by themselves (given: [1, 4, 3])"),
+        ((1, 1, 9), [1, 3, 4], "must multiply to the images' 9 pixels (given: [1, 3, 4])"),
+        ((1, 3, 4), [1, 4, 3], "must be auto, or [1, 3, 4] as the images are (given"),
         *(
             ((1, 1, 9), shape, "must be auto, or [channels, height, width] of integers above 0")
             for shape in ("square", [9], [1, 3, 3.0], [1, 0, 9], [True, 3, 3], None)
@@ -134,17 +134,19 @@ def test_rows_that_the_data_do_not_have_are_refused_and_nothing_is_written(folde
     for key in ("train_rows", "test_rows"):
         other = {"train_rows": "test_rows", "test_rows": "train_rows"}[key]
         outcome = prepare(IMAGES, **{key: [20, 31], other: [0, 20]})
-        outcome.expect(2, f"prepare.{key}: the data have 30 rows (given: [20, 31])")
+        allowed = "must end by 30, as the data have 30 rows (given: [20, 31])"
+        outcome.expect(2, f"prepare.{key}: {allowed}")
         assert not (folder / "data/prepared").exists()
 
 
 def test_a_class_that_no_training_row_has_is_refused(folder: Path) -> None:
     outcome = prepare(IMAGES, np.append(LABELS[:29], np.uint8(7)))
-    outcome.expect(2, "prepare.train_rows: they lack the test rows' class 7 (given: [0, 20])")
+    allowed = "prepare.train_rows: must have all classes that are scored; they lack the "
+    outcome.expect(2, f"{allowed}test rows' class 7 (given: [0, 20])")
     labels = np.arange(30, dtype=np.uint8)
     names = tuple(f"c{label}" for label in labels)
     rows = {"train_rows": [0, 10], "validation_rows": [10, 12], "test_rows": [0 + 12, 20]}
-    lacking = "prepare.train_rows: they lack the {} (given: [0, 10])"
+    lacking = allowed + "{} (given: [0, 10])"
     outcome = prepare(IMAGES, labels, names, **rows)
     outcome.expect(2, lacking.format("validation rows' 2 classes c10, c11"))
     outcome = prepare(IMAGES, labels, names, **rows | {"validation_rows": []})

@@ -76,7 +76,7 @@ def scores_in(path: str) -> dict[str, float]:
 FAULTS: dict[str, tuple[str, str, Callable[[str], None]]] = {
     "no graph": ("models/recipe.json", "'graph'", lambda path: without(path, "graph")),
     "no shift": ("models/recipe.json", "'shift'", lambda path: without(path, "shift")),
-    "no test": ("metrics/evaluate.json", "'test'", lambda path: without(path, "test")),
+    "no test": ("metrics/evaluate.json", "expected test: dict", lambda path: without(path, "test")),
     "accuracy in words": (
         "metrics/evaluate.json",
         "",
