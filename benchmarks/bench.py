@@ -160,7 +160,8 @@ def main() -> None:
         sys.exit(f"bench: unknown: {', '.join(unknown)}; known: {' '.join(MEASUREMENTS)}")
     os.chdir(ROOT)
     torch.set_num_threads(1)
-    load, (images, labels, _) = os.getloadavg()[0], dataset.read(TRAIN_DATA)
+    load = os.getloadavg()[0] if sys.platform != "win32" else None
+    images, labels, _ = dataset.read(TRAIN_DATA)
     table = Table()
     for name in names:
         MEASUREMENTS[name](table, images, labels)

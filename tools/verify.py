@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from shutil import rmtree
 
 from src.common import command
 
@@ -42,13 +41,14 @@ def git(*arguments: str) -> str:
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
     """Give a folder that is gone afterwards, though a stage that was left may still write to it."""
-    folder = Path(tempfile.mkdtemp())
+    # It removes read-only files on Windows too, as those in DVC's cache.
+    folder = tempfile.TemporaryDirectory(ignore_cleanup_errors=True)
     try:
-        yield folder
+        yield Path(folder.name)
     finally:
-        while folder.exists():
-            rmtree(folder, ignore_errors=True)
-            time.sleep(0.5 if folder.exists() else 0)
+        while os.path.exists(folder.name):
+            folder.cleanup()
+            time.sleep(0.5 if os.path.exists(folder.name) else 0)
 
 
 def main() -> None:
