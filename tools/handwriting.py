@@ -30,6 +30,7 @@ WORK = 320  # pixels on the longer side of the picture in which the ink is looke
 WIDEST = 0.3
 FAINTEST = 0.12  # contrast of ink with its paper, from 0 to 1
 NEAR = 0.15  # part of the digit's size: a piece of ink no farther away belongs to the digit
+SLANT = 0.1  # part of the size of a frame by which its sides may slant
 DEEPEST = 4  # frames in one another that are looked into
 PEN = 0.12  # part of the digit's size: the width of MNIST's lines
 
@@ -320,53 +321,70 @@ class Pieces:
         return ink, "a frame?" if is_frame else None
 
     def find_room(self) -> tuple[tuple[slice, slice] | None, str | None]:
-        """Find the room of the largest piece that others shut in on three sides or more.
+        """Find the room of the largest piece that others enclose: a frame, or the axes of a plot.
 
         Returns:
-            the room, without what shuts it in, or None; and a doubt: whether other pieces of that
-            kind are elsewhere, or what shuts in holds too little.
+            the room, without what encloses it, or None; and a doubt, if another piece of that kind
+            is elsewhere.
         """
-        found = None
+        found: tuple[slice, slice] | None = None
+        least = 0.0
         for at in np.argsort(-self.size, kind="stable")[1:13]:
-            room, sides, longer = self.grow(at)
-            at_border = (self.start[at] == 0).any() or (self.stop[at] == self.labels.shape).any()
-            if at_border or sides < 3 or 3 * self.size[at] < longer:
+            if self.size[at] < least:
+                break
+            if (room := self.enclosed(at)) is None:
                 continue
             if found is None:
-                found = room
+                found, least = room, self.size[at] / 2
             elif any(
                 s.start >= f.stop or s.stop <= f.start for s, f in zip(room, found, strict=True)
             ):
                 return found, "more than one digit?"
         return found, None
 
-    def grow(self, at: int) -> tuple[tuple[slice, slice], int, int]:
-        """Grow a piece's box up to pieces as large as itself, or to the picture's border.
+    def enclosed(self, at: int) -> tuple[slice, slice] | None:
+        """Grow a piece's box up to pieces as large as itself, and say whether these enclose it.
+
+        They do if their own box holds the piece, and they take a third of two sides of its room,
+        if they are one piece, and of three sides otherwise: two digits may stand beside a third.
 
         Returns:
-            the grown box, a little smaller for the blur of its walls; and how many sides are walls.
+            the room, a little smaller for the blur of its walls, or None.
         """
         others = (self.size >= self.size[at]) & (self.numbers != self.numbers[at])
-        others &= ~self.is_edge
         wall = np.isin(self.labels, self.numbers[others])
         (top, left), (bottom, right) = self.start[at].tolist(), self.stop[at].tolist()
-        height, width = wall.shape
         if wall[top:bottom, left:right].any() or not others.any():
-            return (slice(top, bottom), slice(left, right)), 0, 0
+            return None
+        height, width = wall.shape
         before = None
         while before != (before := (top, bottom, left, right)):
             top -= top > 0 and not wall[top - 1, left:right].any()
             bottom += bottom < height and not wall[bottom, left:right].any()
             left -= left > 0 and not wall[top:bottom, left - 1].any()
             right += right < width and not wall[top:bottom, right].any()
-        sides = (top > 0) + (bottom < height) + (left > 0) + (right < width)
-        room = (
-            slice(top + 2 * (top > 0), bottom - 2 * (bottom < height)),
-            slice(left + 2 * (left > 0), right - 2 * (right < width)),
+        reach = 2 + round(SLANT * max(bottom - top, right - left))
+        sides = (
+            self.labels[max(0, top - reach) : top, left:right],
+            self.labels[bottom : bottom + reach, left:right],
+            self.labels[top:bottom, max(0, left - reach) : left].T,
+            self.labels[top:bottom, right : right + reach].T,
         )
-        largest = np.flatnonzero(others)[self.size[others].argmax()]
-        shorter = int((self.stop - self.start)[largest].min())
-        return room, sides, max(bottom - top, right - left, shorter)
+        numbers = self.numbers[others]
+        taken = [side for side in sides if 3 * np.isin(side, numbers).any(axis=0).mean() >= 1]
+        walls = np.isin(self.numbers, [number for side in taken for number in np.unique(side)])
+        walls &= others
+        if len(taken) <= min(2, walls.sum()):
+            return None
+        start, stop = self.start[walls].min(axis=0), self.stop[walls].max(axis=0)
+        if (self.start[at] < start).any() or (self.stop[at] > stop).any():
+            return None
+        if 3 * self.size[at] < (stop - start).min():
+            return None
+        return (
+            slice(int(max(top, start[0])) + 2, int(min(bottom, stop[0])) - 2),
+            slice(int(max(left, start[1])) + 2, int(min(right, stop[1])) - 2),
+        )
 
 
 def thicken(ink: np.ndarray) -> np.ndarray:
