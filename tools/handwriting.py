@@ -328,14 +328,11 @@ class Pieces:
             is elsewhere.
         """
         found: tuple[slice, slice] | None = None
-        least = 0.0
         for at in np.argsort(-self.size, kind="stable")[1:13]:
-            if self.size[at] < least:
-                break
             if (room := self.enclosed(at)) is None:
                 continue
             if found is None:
-                found, least = room, self.size[at] / 2
+                found = room
             elif any(
                 s.start >= f.stop or s.stop <= f.start for s, f in zip(room, found, strict=True)
             ):
@@ -345,8 +342,9 @@ class Pieces:
     def enclosed(self, at: int) -> tuple[slice, slice] | None:
         """Grow a piece's box up to pieces as large as itself, and say whether these enclose it.
 
-        They do if their own box holds the piece, and they take a third of two sides of its room,
-        if they are one piece, and of three sides otherwise: two digits may stand beside a third.
+        They do if it lies in their box and has a third of its size, and if they take a third of
+        two sides of its room: of three, if they are several, as two digits may stand beside it.
+        A piece of half the size of another, as the letters on a button, is not looked for.
 
         Returns:
             the room, a little smaller for the blur of its walls, or None.
@@ -379,7 +377,8 @@ class Pieces:
         start, stop = self.start[walls].min(axis=0), self.stop[walls].max(axis=0)
         if (self.start[at] < start).any() or (self.stop[at] > stop).any():
             return None
-        if 3 * self.size[at] < (stop - start).min():
+        largest = self.size[~walls & ~self.is_edge].max(initial=0)
+        if 3 * self.size[at] < (stop - start).min() or 2 * self.size[at] < largest:
             return None
         return (
             slice(int(max(top, start[0])) + 2, int(min(bottom, stop[0])) - 2),
