@@ -95,7 +95,7 @@ def larger(table: Table, images: Tensor, labels: Tensor) -> None:
     wide = x.double()
 
     def usual(name: str, rows: Tensor) -> None:
-        model = models.build(name, (1, *map(int, x.shape[2:])), 10).to(rows.dtype)
+        model = models.build(name, (1, int(x.shape[2]), int(x.shape[3])), 10).to(rows.dtype)
         tutorials.usual(model, rows, y, STEP["learning_rate"], STEP["momentum"])
 
     for model in models.MODELS:

@@ -107,8 +107,8 @@ MUTANTS = [
     # The loop.
     Mutant(
         TRAINING,
-        "exact if settings.exact else torch",
-        "torch.optim if settings.exact else torch",
+        "(exact if settings.exact else torch.optim",
+        "(torch.optim if settings.exact else torch.optim",
         FOLLOWS,
     ),
     Mutant(TRAINING, "divide_gradients(model, whole)", "pass", FOLLOWS),

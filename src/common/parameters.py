@@ -5,6 +5,7 @@ alone. `read("fetch", Fetch)` reads the section `fetch`.
 """
 
 import os
+from collections.abc import Collection
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
 
@@ -22,6 +23,17 @@ class ParameterError(UsageError):
 
     def __init__(self, key: str, allowed: object, given: object) -> None:
         super().__init__(f"{key}: {allowed} (given: {given!r})")
+
+
+def one_of(table: Collection[str]) -> Any:
+    """The limits of a parameter that names an entry of a table."""
+
+    def known(name: str) -> str:
+        if name not in table:
+            raise ValueError(f"must be one of {', '.join(table)}")
+        return name
+
+    return pydantic.AfterValidator(known)
 
 
 def integer(low: int, high: int) -> Any:

@@ -29,7 +29,7 @@ from src.exact.modules import (
     MaxPool2d,
     convert,
 )
-from src.exact.optim import SGD, AdamW
+from src.exact.optim import SGD, AdamW, Optimizer
 from src.exact.seeded import seeded
 from src.exact.stepping import step
 from src.exact.watch import watch
@@ -49,6 +49,7 @@ __all__ = [
     "Linear",
     "MaxPool2d",
     "NotExactError",
+    "Optimizer",
     "convert",
     "log_softmax",
     "losses",

@@ -113,20 +113,13 @@ MODELS: dict[str, Callable[[Shape, int], nn.Module]] = {
 }
 
 
-def known(name: str) -> str:
-    """Return the name of a model; raise ValueError if there is none of that name."""
-    if name not in MODELS:
-        raise ValueError(f"must be one of {', '.join(MODELS)}")
-    return name
-
-
 def build(name: str, shape: Shape, classes: int) -> nn.Module:
     """Build a model of MODELS; what its constructor raises is its own.
 
     Raises:
         UsageError: the entry is no function, or it returns no nn.Module with parameters to train.
     """
-    make = MODELS[known(name)]
+    make = MODELS[name]
     if not callable(make) or isinstance(make, nn.Module):
         raise UsageError(f"train.model: MODELS[{name!r}] is no function: {make!r}")
     with warnings.catch_warnings():

@@ -10,11 +10,11 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import numpy as np
 import torch
-from pydantic import AfterValidator, Field, model_validator
+from pydantic import Field, model_validator
 from torch import Tensor, nn
 
 from src import exact
-from src.common.parameters import Count, Number, ParameterError, Section, Switch, integer
+from src.common.parameters import Count, Number, ParameterError, Section, Switch, integer, one_of
 from src.learning import models, snapshots
 from src.learning.checkpoint import Checkpoint
 from src.learning.group import Group
@@ -23,13 +23,22 @@ from src.learning.scores import Meter, Score, score
 Rows = tuple[Tensor, Tensor]  # images float32 (N, C, H, W), labels int64 (N,)
 
 
+# Each is called with src.exact or torch.optim, groups of parameters, and the settings of `train`.
+OPTIMIZERS: dict[str, Callable[[Any, list[dict[str, Any]], Any], Any]] = {
+    "sgd": lambda library, groups, settings: library.SGD(
+        groups, lr=settings.learning_rate, momentum=settings.momentum
+    ),
+    "adamw": lambda library, groups, settings: library.AdamW(
+        groups, lr=settings.learning_rate, weight_decay=0.0
+    ),
+}
+
+
 class Train(Section):
     """Which model, and how it is trained."""
 
     model: Annotated[
-        str,
-        AfterValidator(models.known),
-        Field(description="a name in src/learning/models.py"),
+        str, one_of(models.MODELS), Field(description="a name in src/learning/models.py")
     ]
     exact: Switch
     seed: Annotated[int, integer(0, 2**63 - 1)]
@@ -38,7 +47,9 @@ class Train(Section):
     ]
     epochs: Annotated[int, integer(1, 10_000)]
     batch_size: Count
-    optimizer: Annotated[Literal["sgd", "adamw"], Field(description="sgd or adamw")]
+    optimizer: Annotated[
+        str, one_of(OPTIMIZERS), Field(description="a name in src/learning/training.py")
+    ]
     learning_rate: Annotated[Number, Field(gt=0, description="a finite number above 0")]
     momentum: Annotated[Number, Field(ge=0, lt=1, description="a number from 0, below 1")]
     weight_decay: Annotated[Number, Field(ge=0, description="a finite number from 0")]
@@ -54,8 +65,8 @@ class Train(Section):
 
     @model_validator(mode="after")
     def _together(self) -> "Train":
-        if self.optimizer == "adamw" and self.momentum:
-            raise ValueError("momentum belongs to sgd; with adamw it must be 0")
+        if self.optimizer != "sgd" and self.momentum:
+            raise ValueError(f"momentum belongs to sgd; with {self.optimizer} it must be 0")
         if self.warmup_epochs >= self.epochs and self.warmup_epochs:
             raise ValueError("warmup_epochs must be fewer than epochs")
         return self
@@ -271,17 +282,16 @@ def make_optimizer(model: nn.Module, settings: Train) -> Any:
             )
             if part
         ]
-    library: Any = exact if settings.exact else torch.optim
-    if settings.optimizer == "adamw":
-        return library.AdamW(groups, lr=settings.learning_rate, weight_decay=0.0)
-    return library.SGD(groups, lr=settings.learning_rate, momentum=settings.momentum)
+    return OPTIMIZERS[settings.optimizer](
+        exact if settings.exact else torch.optim, groups, settings
+    )
 
 
 def add_up_gradients(model: nn.Module, optimizer: Any, group: Group) -> None:
     """Replace the gradients by their sums over all processes, in one message."""
     if group.size == 1:
         return
-    if isinstance(optimizer, exact.SGD | exact.AdamW):
+    if isinstance(optimizer, exact.Optimizer):
         parts = optimizer.gradients
     else:
         for parameter in model.parameters():
@@ -322,7 +332,7 @@ def digest(model: nn.Module, optimizer: Any) -> str:
     Floats are little-endian; the parameters come in the model's own order.
     """
     masters: dict[int, Tensor] = {id(p): p for p in model.parameters()}
-    if isinstance(optimizer, exact.SGD | exact.AdamW):
+    if isinstance(optimizer, exact.Optimizer):
         masters |= {id(p): master for p, master in optimizer.named_masters()}
     whole = hashlib.sha256()
     for tensor in [*(masters[id(p)] for p in model.parameters()), *model.buffers()]:

@@ -1,4 +1,4 @@
-"""The snapshots that train writes for the page: when, how near to the weights, and in which bits."""
+"""The snapshots that train writes for the page: when, how near, and in which bits."""
 
 import numpy as np
 import pytest
