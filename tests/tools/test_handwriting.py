@@ -256,14 +256,16 @@ def framed(picture: Image.Image, off: int, line: int, sides: str) -> Image.Image
     return sheet
 
 
-def plotted(picture: Image.Image, colours: str, axes: bool) -> Image.Image:
+def plotted(picture: Image.Image, colours: str, axes: str, dpi: int) -> Image.Image:
     # As matplotlib draws by itself: the report's settings may be in force in this process.
     with matplotlib.rc_context(matplotlib.rcParamsDefault):
-        figure = Figure(figsize=(4, 3), dpi=100)
-        plot = figure.add_subplot()
+        figure = Figure(figsize=(4, 3), dpi=dpi)
+        plot = figure.add_subplot(title="" if axes == "none" else "label: 5")
         plot.imshow(np.asarray(ImageOps.invert(picture)), cmap=colours)
-        if not axes:
+        if axes == "none":
             plot.axis("off")
+        if axes == "two":
+            plot.spines[["top", "right"]].set_visible(False)
         figure.savefig(file := io.BytesIO(), format="png")
     return Image.open(file)
 
@@ -287,12 +289,17 @@ def test_what_encloses_a_digit_is_not_the_digit(digit: int) -> None:
             frame = framed(picture, off, line, sides)
             variants[f"{sides}, {off}, {line}"] = frame
             variants[f"{sides}, {off}, {line}, inverted"] = ImageOps.invert(frame)
-    for colours, axes in product(("gray", "gray_r"), (True, False)):
-        variants[f"imshow {colours} {axes}"] = plotted(picture, colours, axes)
+    for colours, axes, dpi in product(("gray", "gray_r"), ("four", "two", "none"), (70, 140)):
+        variants[f"imshow {colours} {axes} {dpi}"] = plotted(picture, colours, axes, dpi)
     pad = Image.new("L", (480, 460), 240)
     pad.paste(ImageOps.invert(picture), (40, 30))
-    ImageDraw.Draw(pad).rectangle((40, 400, 120, 430), outline=90)
+    draw = ImageDraw.Draw(pad)
+    draw.rectangle((40, 400, 120, 430), outline=90)
+    draw.text((60, 405), "Predict", fill=0)
     variants["a dark pad in a light window"] = pad
+    light = pad.copy()
+    light.paste(picture.point(lambda level: level + 30), (40, 30))
+    variants["a light pad"] = light
     expected = read(picture)
     for name, variant in variants.items():
         form, doubt = handwriting.read(saved(variant), 28)
