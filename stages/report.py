@@ -11,6 +11,7 @@ TEST_DATA = "data/prepared/test.safetensors"
 PREDICTIONS = "data/predicted/test.safetensors"
 MODEL = "models/model.safetensors"
 START = "models/start.safetensors"
+SNAPSHOTS = "models/snapshots.safetensors"
 RECIPE = "models/recipe.json"
 LEARNING_CURVE = "metrics/plots/learning_curve.csv"
 METRICS = "metrics/evaluate.json"
@@ -40,6 +41,7 @@ def main() -> None:
         if log_probabilities.shape != (len(labels), len(confusion)):
             raise ValueError(f"it is not of the {len(labels):,} rows of {TEST_DATA}")
     model, start = tensors.read(MODEL), tensors.read(START)
+    snapshots = tensors.read(SNAPSHOTS)
     recipe = files.read_json(RECIPE, names=list, shape=list)
     metrics = files.read_json(METRICS, test=dict)
     curve = files.read_csv(
@@ -58,6 +60,7 @@ def main() -> None:
     off, untrainable = page.uncomputable(recipe, model), page.untrainable(recipe)
     linear = None if off else page.linear(recipe)
     graph = None if off else page.on_grids(recipe, model)
+    way = [] if off else page.way(snapshots, recipe, len(train.labels))
     first = figures.first_layer(model, recipe["graph"], recipe["shape"])
     with files.reading(METRICS):
         scores = page.scores(metrics)
@@ -75,6 +78,8 @@ def main() -> None:
         "tensors": page.state({} if off else model),
         "untrainable": off or untrainable,
         "start": page.state({} if off or untrainable else start),
+        "way": way,
+        "kept": recipe["epoch"],
         "exp": [] if off or untrainable else page.exponentials(),
         "train_rows": len(train.labels),
         "curve": curve,
@@ -87,6 +92,7 @@ def main() -> None:
         content,
         model="linear" if linear else "deep",
         kind=kind,
+        batch=f"{recipe['batch_size']:,}",
         dataset="the folder" if is_folder else fetched.dataset,
         many=str(len(names)),
         pixels=f"{test.images[0].size:,}",

@@ -33,7 +33,7 @@ from src.exact import functions, grids
 from src.learning import graph, models
 from src.report import page
 from tests.support import browser as browsers
-from tests.support import clones, drawings, stages
+from tests.support import clones, drawings, plain, stages
 from tests.support import reports as files_of
 from tests.support.browser import Page
 from tests.support.drawings import NEAT, STYLES, Drawing, Hand
@@ -1234,6 +1234,85 @@ def test_one_step_on_a_drawing_moves_the_model_towards_what_one_says_and_reset_t
     browser.find_element(By.ID, "reset").click()
     assert browser.answer()[1] == probability
     assert not browser.find_element(By.ID, "reset").is_displayed()
+
+
+# The way of the training
+
+
+@pytest.mark.parametrize("model", ["softmax_regression", "cnn"])
+def test_each_snapshot_shows_its_weights_and_reads_what_is_on_the_board(
+    browser: Page, reports: Reports, model: str
+) -> None:
+    folder = reports(model)
+    found = load_file(folder / "models/snapshots.safetensors")
+    recipe = json.loads((folder / "models/recipe.json").read_text())
+    first = "1.weight" if model == "softmax_regression" else "0.weight"
+    steps = sorted({int(name.split("/")[0]) for name in found if not name.startswith("scale")})
+    browser.show(html_of(folder), prefers_reduced_motion="reduce")
+    image = torch.tensor(browser.js("return [...image]")).float().view(1, 1, 28, 28)
+    slider = browser.find_element(By.ID, "moment")
+    assert int(slider.get_attribute("max")) == len(steps)
+    seen = set()
+    for at, step in enumerate(steps):
+        browser.js(
+            "$('moment').value = arguments[0]; $('moment').dispatchEvent(new Event('input'))", at
+        )
+        state = {
+            name.removeprefix(f"{step}/"): torch.from_numpy(
+                value * found[f"scale/{name}"] if value.dtype == np.int8 else value
+            ).float()
+            for name, value in found.items()
+            if name.startswith(f"{step}/")
+        }
+        weights = browser.js("return [...tensors[page.first]]")
+        assert np.abs(state[first].numpy().ravel() - weights).max() < 1e-6
+        probabilities = plain.module(recipe, state)(image).softmax(1)[0]
+        digit, probability = browser.answer()
+        assert int(digit) == probabilities.argmax()
+        assert probability == pytest.approx(probabilities.max().item(), abs=1e-3)
+        assert browser.text("then-glyph") == digit
+        assert browser.find_element(By.ID, "reset").is_displayed()
+        epoch = step / 600  # of 60,000 rows, 100 at a time
+        marks = browser.js(
+            "return [...document.querySelectorAll('#curve svg')].map((e) => [e.dataset.from,"
+            " e.dataset.to, e.querySelector('.now').getAttribute('x1')].map(Number))"
+        )
+        for left, right, now in marks:
+            assert (now - left) / (right - left) == pytest.approx(
+                epoch / recipe["epochs"], abs=1e-3
+            )
+        seen.add(browser.js("return $('weights').toDataURL()"))
+    assert len(seen) == len(steps)
+    browser.js("$('reset').click()")
+    assert browser.js("return [tensors === recorded, $('moment').value]") == [True, str(len(steps))]
+
+
+def test_the_way_plays_from_the_start_to_the_model_and_the_hand_stops_it(
+    browser: Page, small: Path
+) -> None:
+    browser.show(html_of(small), prefers_reduced_motion="reduce")
+    browser.js(
+        "seen = []; new MutationObserver(() => seen.push($('when').textContent))"
+        ".observe($('when'), { childList: true })"
+    )
+    browser.find_element(By.ID, "play").click()
+    assert browser.text("play") == "Pause"
+    wait_for(browser, "tensors === recorded")
+    assert browser.js("return seen") == [
+        "The start: noise",
+        *[f"After {steps} of the first epoch" for steps in ("1 step", "2 steps")],
+        "After epoch 1",
+        "Trained: after epoch 2",
+    ]
+    assert browser.text("play") == "Play"
+    browser.find_element(By.ID, "play").click()
+    browser.find_element(By.ID, "moment").send_keys(Keys.ARROW_RIGHT)
+    assert [browser.text("play"), browser.js("return $('moment').value")] == ["Play", "1"]
+    assert (
+        browser.find_element(By.ID, "moment")
+        .get_attribute("aria-valuetext")
+        .startswith("After 1 step of the first epoch. Read as ")
+    )
 
 
 # Everywhere

@@ -30,7 +30,7 @@ def take(model: nn.Module, step: int) -> Snapshot:
 
     Returns:
         by "STEP/KEY" for each key of the state_dict: a tensor of two dimensions or more as int8,
-        and by "STEP/KEY.scale" the float32 () to multiply it with; others as float32.
+        and by "scale/STEP/KEY" the float32 (1,) to multiply it with; others as float32.
         Nothing of a model of more than PARAMETERS.
     """
     if sum(parameter.numel() for parameter in model.parameters()) > PARAMETERS:
@@ -41,11 +41,9 @@ def take(model: nn.Module, step: int) -> Snapshot:
             continue
         name, value = f"{step}/{key}", value.detach().float().cpu()
         if value.dim() > 1:
-            scale = value.abs().max() / 127
-            taken[f"{name}.scale"] = scale
-            value = (
-                (value / scale.clamp(min=torch.finfo(torch.float32).tiny)).round().to(torch.int8)
-            )
+            scale = value.abs().max()[None] / 127
+            taken[f"scale/{name}"] = scale
+            value = (value / scale.where(scale > 0, 1)).round().to(torch.int8)
         taken[name] = value.clone()
     return taken
 

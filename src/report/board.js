@@ -348,6 +348,9 @@ function showAnswer() {
   $("glyph").classList.toggle("word", image !== null && page.classes[best].length > 2);
   write("doubt", !image ? "Nothing yet" : !isKnown ? `no ${page.kind} I know` : `${p >= 0.95 ? "surely" : p >= 0.75 ? "probably" : "perhaps"}, ${percent(p)}`);
   write("runner", !image ? "Draw, or press Example." : isKnown ? `if not, ${guess(next)}` : `the nearest, ${guess(best)}; then ${guess(next)}`);
+  paintPicture($("then"), image);
+  write("then-glyph", image ? page.classes[best] : "");
+  write("then-doubt", image ? percent(p) : "nothing yet");
   write("truth", demo && loaded === null ? "An example. Draw your own: the first touch clears it." : loaded === null ? "" : truthOf(loaded));
 }
 
@@ -482,8 +485,9 @@ const ACTIVE = ["relu", "leaky_relu", "hardtanh"];  // the layers that are shown
 
 function showWeights() {
   if (LINEAR) weightScale = largest([tensors[WEIGHT]]) / 2;
-  $("learned").hidden = !page.first || !tensors[page.first];
-  if ($("learned").hidden) return;
+  const isShown = Boolean(page.first && tensors[page.first]);
+  document.documentElement.classList.toggle("unseeable", !isShown);
+  if (!isShown) return;
   const weight = tensors[page.first], [outputs, depth, ...kernel] = weight.shape.length === 4 ? weight.shape : [weight.shape[0], ...page.shape];
   const isColour = depth === 3, count = isColour ? outputs : outputs * depth, across = LINEAR ? Math.min(5, count) : count % 16 ? 8 : count > 64 ? 16 : 8;
   if (isColour) paintColours($("weights"), weight, [count, ...kernel], across, largest([weight]));
@@ -493,10 +497,11 @@ function showWeights() {
     : `${count} pictures of ${kernel[0]} by ${kernel[1]} weights, for ${outputs} outputs.`;
 }
 
-function use(changed) {  // other parameters than the recorded ones, or those again
+function use(changed, what = "") {  // other parameters than the recorded ones, or those again; in words, which
   tensors = changed;
+  write("changed-what", what);
+  $("changed").hidden = tensors === recorded;
   if (!off) model = build(page.graph, tensors, page.shape);
-  $("reset").hidden = tensors === recorded;
   showWeights();
   look();
 }

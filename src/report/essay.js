@@ -102,7 +102,7 @@ function makeDoubts() {
 function makeChart(title, key, format) {
   const [width, height, left, bottom] = [320, 180, 44, 24], values = page.curve.map((row) => row[key]);
   const [low, high] = [Math.min(...values), Math.max(...values)], last = page.recipe.epochs_run;
-  const x = (epoch) => left + (width - left - 50) * (last > 1 ? (epoch - 1) / (last - 1) : 0.5);
+  const x = (epoch) => left + (width - left - 50) * epoch / last;
   const y = (value) => 24 + (height - bottom - 40) * (high > low ? (high - value) / (high - low) : 0.5);
   const text = (at, line, anchor, content) => `<text x="${at}" y="${line}" text-anchor="${anchor}">${content}</text>`;
   const series = ["train", "validation", "test"].map((split) => {
@@ -112,8 +112,8 @@ function makeChart(title, key, format) {
     return end ? `<g class="${split}"><polyline points="${rows.map((row) => `${x(row.epoch)},${y(row[key])}`).join(" ")}"/>${dots}${text(x(end.epoch) + 8, y(end[key]) + 4, "start", split)}</g>` : "";
   });
   const lines = [low, high].map((value) => `<line x1="${left}" x2="${width - 50}" y1="${y(value)}" y2="${y(value)}"/>${text(left - 6, y(value) + 4, "end", format(value))}`);
-  const marks = [...new Set([1, last])].map((epoch) => text(x(epoch), height - 4, "middle", epoch));
-  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title} after each epoch" data-key="${key}">${text(0, 10, "start", title)}${lines.join("")}${marks.join("")}${series.join("")}</svg>`;
+  const marks = [0, last].map((epoch) => text(x(epoch), height - 4, "middle", epoch));
+  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title} after each epoch" data-key="${key}" data-from="${x(0)}" data-to="${x(last)}"><line class="now" y1="20" y2="${height - bottom}"/>${text(0, 10, "start", title)}${lines.join("")}${marks.join("")}${series.join("")}</svg>`;
 }
 
 function stateOf(changed) {
@@ -128,18 +128,26 @@ const snapped = ({ weight, bias }) => ({
 });
 
 function teach() {  // one step, the drawing being one row of the recipe's batch
-  worker?.terminate();
+  stopTraining();
   const state = stateOf(tensors), { learning_rate, batch_size } = page.recipe;
   descend(state, image, [rivalOf()], [0], learning_rate / batch_size, 0, tables);
   rival = rivalOf();
-  use(snapped(state));
+  use(snapped(state), "The model after one more step, on your drawing.");
   announce();
 }
 
 const recordedHashes = page.curve.filter((row) => row.split === "train").map((row) => row.sha256);
 let worker = null;
+function stopTraining() {
+  if (!worker) return;
+  worker.terminate();
+  worker = null;
+  if ($("train-progress").value < 1) write("train-hash", "Stopped.");
+}
+
 function train(file) {
-  worker?.terminate();
+  stopPlaying();
+  stopTraining();
   const sources = [product, snap, softmaxErrors, descend, sha256, permutation, readRows, trainInWorker].map(String);
   const failing = `onmessage = ({ data }) => trainInWorker(data).catch((error) => postMessage({ error: String(error) }));`;
   const url = URL.createObjectURL(new Blob([sources.join("\n"), failing], { type: "text/javascript" }));
@@ -159,7 +167,7 @@ function showTraining({ error, part, epoch, hash, weight, bias }) {
     return;
   }
   $("train-progress").value = part;
-  use(snapped({ weight, bias }));
+  use(snapped({ weight, bias }), "The model that this page trains.");
   if (!hash) return;
   const cell = $("train-rows").children[epoch - 1].lastChild, isEqual = hash === recordedHashes[epoch - 1];
   cell.textContent = `${hash} ${isEqual ? "\u2713 the same" : "\u2717 differs"}`;
@@ -168,6 +176,53 @@ function showTraining({ error, part, epoch, hash, weight, bias }) {
   $("train-hash").textContent = part < 1 ? `Epoch ${epoch} of ${page.recipe.epochs_run}: ${hash}`
     : wrong ? "The bits differ. Is this the file that the pipeline prepared, on which the model was trained?"
     : `All ${page.recipe.epochs_run} epochs ended in the recorded bits. The pictures above are now the ones that your browser trained.`;
+}
+
+// The way of the training: snapshots, and at its end the model itself.
+
+const moments = [...page.way, { epoch: page.kept, step: null, tensors: null }];
+const tensorsAt = (at) => (moments[at].tensors ? moments[at].own ??= unpackAll(moments[at].tensors) : recorded);
+let playing = null;
+
+function stopPlaying() {
+  clearInterval(playing);
+  playing = null;
+  write("play", "Play");
+}
+
+function showMoment(at) {
+  const { step, epoch } = moments[at], isLast = step === null;
+  const when = isLast ? `Trained: after epoch ${epoch}` : step === 0 ? "The start: noise" : Number.isInteger(epoch) ? `After epoch ${epoch}` : `After ${step === 1 ? "1 step" : `${step.toLocaleString("en")} steps`} of the first epoch`;
+  stopTraining();
+  use(tensorsAt(at), `The model ${isLast ? "" : step === 0 ? "at its start." : `${when[0].toLowerCase()}${when.slice(1)}.`}`);
+  pointAt(at);
+  write("when", when);
+  $("moment").setAttribute("aria-valuetext", image ? `${when}. Read as ${$("then-glyph").textContent}, ${$("then-doubt").textContent}` : when);
+}
+
+function pointAt(at) {
+  $("moment").value = at;
+  for (const chart of $("curve").children) {
+    const { from, to } = chart.dataset, x = Number(from) + (to - from) * moments[at].epoch / page.recipe.epochs_run;
+    for (const end of ["x1", "x2"]) chart.querySelector(".now").setAttribute(end, x);
+  }
+}
+
+function makeWatch() {
+  const last = moments.length - 1;
+  $("watch").hidden = !last || Boolean(off);
+  $("moment").max = last;
+  write("when", `Trained: after epoch ${page.kept}`);
+  pointAt(last);
+  $("moment").addEventListener("input", () => { stopPlaying(); showMoment($("moment").valueAsNumber); });
+  $("play").addEventListener("click", () => {
+    if (playing) { stopPlaying(); return; }
+    const start = $("moment").valueAsNumber;
+    let at = start === last ? 0 : start;
+    showMoment(at);
+    write("play", "Pause");
+    playing = setInterval(() => { showMoment(++at); if (at === last) stopPlaying(); }, 900);
+  });
 }
 
 function makeTraining() {
@@ -186,13 +241,14 @@ makeMatrix();
 makeDoubts();
 $("curve").innerHTML = makeChart("loss", "loss", (value) => value.toFixed(3)) + makeChart("accuracy", "accuracy", (value) => `${(100 * value).toFixed(2)}%`);
 makeTraining();
+makeWatch();
 let example = 0;
 $("undo").addEventListener("click", undo);
 $("clear").addEventListener("click", clear);
 const shown = page.cells.filter(([, , place]) => place !== null);
 $("example").addEventListener("click", () => load(shown[example++ % shown.length][2]));
 $("step").addEventListener("click", teach);
-$("reset").addEventListener("click", () => { worker?.terminate(); use(recorded); announce(); });
+$("reset").addEventListener("click", () => { stopPlaying(); showMoment(moments.length - 1); announce(); });
 $("train-file").addEventListener("change", (event) => { if (event.target.files[0]) train(event.target.files[0]); });
 placeCursor();
 showOff();

@@ -3,9 +3,11 @@
 const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 function product(sizes) { return sizes.reduce((a, b) => a * b, 1); }
 
-function unpackAll(tensors) {  // see `state` in page.py: float32, as Float64Array with a shape
-  return Object.fromEntries(Object.entries(tensors).map(([name, { shape, values }]) =>
-    [name, Object.assign(Float64Array.from(new Float32Array(bytes(values).buffer)), { shape })]));
+function unpackAll(tensors) {  // see `state` and `way` in page.py: float32, or 8 bits with a scale, as Float64Array with a shape
+  return Object.fromEntries(Object.entries(tensors).map(([name, { shape, scale, values }]) => {
+    const { buffer } = bytes(values);
+    return [name, Object.assign(scale === undefined ? Float64Array.from(new Float32Array(buffer)) : Float64Array.from(new Int8Array(buffer), (value) => value * scale), { shape })];
+  }));
 }
 
 function unpackPictures(text, levels, count, size) {  // see `pixels` in page.py

@@ -23,6 +23,7 @@ from src.report import confidence
 SAMPLES, CELLS = 100, 300
 # Pixels that the page carries at most, and parameters: it is a file to send to somebody.
 PIXELS, PARAMETERS = 2_000_000, 2_000_000
+WAY = 2_200_000  # characters of the snapshots, at most
 MANY = 60  # classes; of more, the page shows the answer and no picture of each
 # What the classes of a data set are.
 KINDS = {
@@ -245,6 +246,40 @@ def state(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
         for name, tensor in tensors.items()
         if tensor.dtype.kind == "f"
     }
+
+
+def way(
+    snapshots: Mapping[str, np.ndarray], recipe: Mapping[str, Any], rows: int
+) -> list[dict[str, Any]]:
+    """Pack the snapshots that train took before the kept epoch's end; of large ones, fewer.
+
+    Returns:
+        in their order: step, how many there were; epoch, the same in epochs; tensors, as `state`,
+        those of 8 bits with a scale to multiply them with.
+    """
+    batch = recipe["batch_size"]
+    steps = rows // batch if recipe["drop_last"] else -(-rows // batch)
+    found: dict[int, dict[str, Any]] = {}
+    for name, tensor in snapshots.items():
+        step, key = name.split("/", 1)
+        if step == "scale" or int(step) >= recipe["epoch"] * steps:
+            continue
+        taken = found.setdefault(int(step), {})
+        taken |= state({key: tensor})
+        if tensor.dtype == np.int8:
+            scale = snapshots[f"scale/{name}"].item()
+            taken[key] = {
+                "shape": list(tensor.shape),
+                "scale": scale,
+                "values": packed(tensor.tobytes()),
+            }
+    size = max((len(json.dumps(tensors)) for tensors in found.values()), default=0)
+    kept = np.linspace(0, len(found) - 1, min(len(found), WAY // max(1, size))).round()
+    return [
+        {"step": step, "epoch": round(step / steps, 4), "tensors": found[step]}
+        for at, step in enumerate(sorted(found))
+        if at in kept
+    ]
 
 
 def exponentials() -> list[str]:

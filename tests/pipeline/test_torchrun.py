@@ -19,6 +19,7 @@ OUTPUTS = [
     "metrics/plots/learning_curve.csv",
     "models/model.safetensors",
     "models/recipe.json",
+    "models/snapshots.safetensors",
     "models/start.safetensors",
 ]
 LOST = "train: another process is gone, or silent for 120 s; no model was written"

@@ -15,7 +15,7 @@ from sklearn.datasets import load_digits
 from torch import nn
 
 from src.common import tensors
-from src.learning import graph
+from src.learning import graph, snapshots
 
 DIGITS = tuple("0123456789")
 TRAIN = {
@@ -75,6 +75,8 @@ def write(
     state = {name: value.numpy() for name, value in model.eval().state_dict().items()}
     for name in ("model", "start"):
         tensors.write(f"models/{name}.safetensors", state)
+    way = [snapshots.take(model, step) for step in (0, 3, 6)]
+    tensors.write("models/snapshots.safetensors", snapshots.arrays(way))
     kept = {
         "shape": list(images.shape[1:]), "classes": classes, "names": list(names),
         "module": repr(model), "epoch": 2, "epochs_run": 2, "ended": "all epochs",
