@@ -4,11 +4,11 @@ import os
 import shutil
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 
+import hypothesis
 import numpy as np
 import pytest
 from filelock import FileLock
@@ -21,12 +21,14 @@ from tests.support.openml_server import OpenML, redirected
 OUTSIDE_FIXTURES = {"environment", "reproduced", "browser"}
 # And servers: a test that uses one of these is not fast.
 SLOW_FIXTURES = OUTSIDE_FIXTURES | {"openml", "pip"}
-FAST_LIMIT = 3.0  # seconds of a processor: a busy machine is not the test's fault
 
 
 def pytest_configure() -> None:
-    """Keep torch to one thread where a test does not ask for more: the workers share the cores."""
+    """Keep torch to one thread, as the workers share the cores; give hypothesis its settings."""
     os.environ.setdefault("OMP_NUM_THREADS", "1")
+    # The same examples each time, however slow the machine is.
+    hypothesis.settings.register_profile("project", deadline=None, derandomize=True)
+    hypothesis.settings.load_profile("project")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -50,17 +52,6 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             (reproduced if "reproduced" in used else slow).append(item)
     if "PYTEST_XDIST_WORKER" in os.environ:
         items[:] = reproduced[:2] + slow + reproduced[2:] + fast + alone
-
-
-@pytest.hookimpl(wrapper=True)
-def pytest_runtest_call(item: pytest.Item) -> Iterator[None]:
-    """Let a fast test fail that takes more than FAST_LIMIT, when only fast ones run."""
-    started = time.process_time()
-    result = yield
-    used = time.process_time() - started
-    if item.config.option.markexpr == "fast" and used > FAST_LIMIT:
-        pytest.fail(f"{used:.1f} s is too long for a fast test: use less data", pytrace=False)
-    return result
 
 
 @pytest.fixture(scope="session")

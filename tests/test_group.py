@@ -8,7 +8,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 import torch.distributed as dist
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from src.learning import group
@@ -17,7 +17,6 @@ from src.learning.group import DistributedGroup, Group
 CPU = torch.device("cpu")
 
 
-@settings(derandomize=True, deadline=None)
 @given(st.integers(1, 8), st.integers(0, 100), st.integers(0, 40))
 def test_each_row_of_a_batch_is_in_one_share_and_shares_are_even(
     size: int, start: int, rows: int

@@ -135,7 +135,7 @@ def test_enlarged_test_images_are_read_as_well_as_the_originals(
 
 
 @given(st.sampled_from((2, 4)), st.integers(1, 10), st.randoms(use_true_random=False))
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_the_form_is_the_mean_over_squares_of_the_centred_drawing(
     factor: int, half_width: int, random: Random
 ) -> None:
@@ -152,7 +152,7 @@ def test_the_form_is_the_mean_over_squares_of_the_centred_drawing(
 
 
 @given(INK, st.integers(2, 5), st.integers(0, 9), st.integers(0, 9))
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 def test_size_and_place_of_a_drawing_do_not_matter_and_the_form_grows_with_the_side(
     ink: np.ndarray, factor: int, down: int, right: int
 ) -> None:
