@@ -107,6 +107,17 @@ class Epoch(NamedTuple):
     seconds: float
     ended: str
 
+    def packed(self) -> list[Any]:
+        """Return it for a checkpoint: lists and numbers, which torch loads safely, and no time."""
+        scores = [score and [*score] for score in (self.train, self.held_out)]
+        return [self.number, *scores, self.sha256, self.is_best, 0.0, self.ended]
+
+    @classmethod
+    def unpacked(cls, packed: list[Any]) -> "Epoch":
+        """Return what `packed` was called on."""
+        number, scored, held_out, *rest = packed
+        return cls(number, Score(*scored), held_out and Score(*held_out), *rest)
+
 
 def train(  # noqa: C901  (the loop, whole)
     model: nn.Module,
@@ -150,7 +161,7 @@ def train(  # noqa: C901  (the loop, whole)
     if checkpoint and (found := checkpoint.read(group)):
         state, way[:] = restore(model, optimizer, found), found["way"]
     state["way"] = way
-    past = [Epoch(n, Score(*t), h and Score(*h), *rest) for n, t, h, *rest in state["curve"]]
+    past = [Epoch.unpacked(packed) for packed in state["curve"]]
     yield from past
 
     for epoch in range(state["epoch"], settings.epochs + 1) if not ended(past) else ():
@@ -160,11 +171,7 @@ def train(  # noqa: C901  (the loop, whole)
         for step, steps, x, y, mine, whole in batches(rows, settings, epoch, first, group):
             for parameters in optimizer.param_groups:
                 parameters["lr"] = settings.rate(epoch, step, steps)
-            place = exact.step(seed=settings.seed, epoch=epoch, step=step, rows=mine, batch=whole)
-            is_watched = settings.exact and step == first
-            if not settings.exact:
-                seed_draws(settings, epoch, step, group)
-            with place, exact.watch() if is_watched else contextlib.nullcontext():
+            with place(settings, epoch, step, mine, whole, group, is_watched=step == first):
                 optimizer.zero_grad()
                 logits = model(x.to(device))
                 criterion(logits, y.to(device)).backward()
@@ -189,11 +196,11 @@ def train(  # noqa: C901  (the loop, whole)
         result = score(model, *held_out) if held_out and group.rank == 0 else None
         is_best = remember(state, result, epoch, model, settings)
         reason = "all epochs" if epoch == settings.epochs else ""
-        reason = "patience" if group.first_says(is_late(state, settings, epoch), device) else reason
+        if group.first_says(is_late(state, settings, epoch), device):
+            reason = "patience"
         bits, seconds = digest(model, optimizer), time.monotonic() - started
         record = Epoch(epoch, scored, result, bits, is_best, seconds, reason)
-        plain = [epoch, [*scored], result and [*result], bits, is_best, 0.0, reason]
-        state["curve"].append(plain)  # of lists and numbers alone, which torch loads safely
+        state["curve"].append(record.packed())
         state |= {"epoch": epoch + 1, "step": 0, "sums": None}
         state["place"] = f"epoch {epoch}" + (", the last one" if reason else "")
         if checkpoint:
@@ -234,10 +241,30 @@ def batches(rows: Rows, settings: Train, epoch: int, first: int, group: Group) -
         yield Batch(step, steps, x, labels[picked], mine, batch.stop - batch.start)
 
 
-def seed_draws(settings: Train, epoch: int, step: int, group: Group) -> None:
-    """Seed what torch draws in a step: a checkpoint need not hold its generators."""
-    words = [settings.seed, epoch, step, group.rank]
-    torch.manual_seed(int(np.random.SeedSequence(words).generate_state(1, np.uint64)[0] >> 1))
+@contextlib.contextmanager
+def place(
+    settings: Train,
+    epoch: int,
+    step: int,
+    mine: slice,
+    whole: int,
+    group: Group,
+    *,
+    is_watched: bool,
+) -> Iterator[None]:
+    """Say which step the block takes, on which rows of the batch; what it draws follows from that.
+
+    An exact step that is watched is refused if something in it is not exact.
+    """
+    if settings.exact:
+        now = exact.step(seed=settings.seed, epoch=epoch, step=step, rows=mine, batch=whole)
+        with now, exact.watch() if is_watched else contextlib.nullcontext():
+            yield
+    else:
+        # A checkpoint need not hold torch's generators.
+        words = np.random.SeedSequence([settings.seed, epoch, step, group.rank])
+        torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+        yield
 
 
 def steps_of(settings: Train, rows: int) -> int:
