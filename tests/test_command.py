@@ -179,9 +179,9 @@ def test_a_full_disk_is_a_line_where_the_output_is_a_file() -> None:
     assert result.stderr == "name: [Errno 28] No space left on device\n"
 
 
-@pytest.mark.parametrize("module", ["stages.fetch", "stages.train", "tools.predict"])
+@pytest.mark.parametrize("module", ["stages.fetch", "stages.train", "tools.restore"])
 def test_without_the_environment_a_command_names_what_to_do(module: str) -> None:
-    bare = [sys.executable, "-S", "-m", module, "four.png"]  # -S: without site-packages
+    bare = [sys.executable, "-S", "-m", module, "file"]  # -S: without site-packages
     result = subprocess.run(bare, cwd=REPOSITORY, capture_output=True, text=True)
     assert result.returncode == 1
     assert result.stderr == (

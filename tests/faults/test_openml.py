@@ -1,16 +1,19 @@
 """OpenML's bad days, by the real fetch_openml against a server that fails in one way at a time."""
 
+import os
 import shutil
+import signal
 import socket
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pytest
 
 from src.common import dataset
 from tests.support.mnist_wheel import pickled_data, put_wheel
 from tests.support.openml_server import REQUESTS, OpenML, arff, proxy, redirected
-from tests.support.stages import Outcome, parameters, run_stage
+from tests.support.stages import Outcome, parameters, run_stage, start
 
 RAW = Path("data/raw/dataset.safetensors")
 # How often scikit-learn asks before it gives up, and what is reported at last.
@@ -200,3 +203,28 @@ def test_a_damaged_copy_that_is_replaced_by_a_wrong_one_is_not_kept(server: Open
     server.arff = sound
     fetch(server).expect(0, "fetch: openml: 60 rows")
     check_rows(server)
+
+
+@pytest.mark.parametrize("source", ["openml", "pypi"])
+def test_sigterm_leaves_nothing_of_a_download(
+    source: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    parameters(**{"fetch.sources": [source], "fetch.timeout": 60})
+    (tmp_path / "temporary").mkdir()
+    home = tmp_path / "home"
+    with socket.create_server(("127.0.0.1", 0)) as silent:  # it accepts, and says nothing
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        pip = {"PIP_INDEX_URL": f"{url}/simple", "PIP_CONFIG_FILE": os.devnull}
+        folders = {"SCIKIT_LEARN_DATA": str(home), "TMPDIR": str(tmp_path / "temporary")}
+        process = start("fetch", environment | (pip if source == "pypi" else proxy(url)) | folders)
+        connection, _ = silent.accept()
+        helpers = psutil.Process(process.pid).children()
+        process.terminate()
+        assert process.wait(timeout=60) == 128 + signal.SIGTERM
+        connection.close()
+    assert len(helpers) == 1
+    psutil.wait_procs(helpers, timeout=10)
+    assert not any(helper.is_running() for helper in helpers)
+    assert not any((tmp_path / "temporary").iterdir())
+    assert not [path for path in home.rglob("*") if path.is_file()]

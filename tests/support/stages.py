@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import importlib
 import io
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -106,3 +108,14 @@ def run_stage(stage: str) -> Outcome:
             status = end.code or 0
     assert isinstance(status, int)
     return Outcome(status, output.getvalue(), errors.getvalue())
+
+
+def start(stage: str, environment: dict[str, str]) -> subprocess.Popen[str]:
+    """Start `python -m stages.STAGE` in the present folder."""
+    return subprocess.Popen(
+        [sys.executable, "-m", f"stages.{stage}"],
+        env=environment | {"PYTHONPATH": str(REPOSITORY)},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
