@@ -422,8 +422,22 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
         raise ParameterError(
             "train.model", f"training cannot reach its {', '.join(lost)}", settings.model
         )
+    check_single_rows(model, images, settings, processes)
     for name, buffer in model.named_buffers():
         buffer.copy_(before[name])
+
+
+def check_single_rows(model: nn.Module, images: Tensor, settings: Train, processes: int) -> None:
+    """Refuse a batch size that gives a process a single row, if torch's BatchNorm refuses that."""
+    last = 0 if settings.drop_last else len(images) % settings.batch_size
+    shares = {n for b in (settings.batch_size, last) for n in (b // processes, -(-b // processes))}
+    if settings.exact or 1 not in shares:  # exact BatchNorm sees the rows of all processes
+        return
+    try:
+        model(images[:1].to(next(model.parameters()).device))
+    except ValueError as error:
+        allowed = f"a process would get one row of a batch, and the model says: {error}"
+        raise ParameterError("train.batch_size", allowed, settings.batch_size) from error
 
 
 def shifted(images: Tensor, down: int, right: int) -> Tensor:

@@ -1,5 +1,6 @@
 """The loop against plain torch in float64, and what may not show in its bits."""
 
+import copy
 import os
 import subprocess
 import sys
@@ -137,6 +138,13 @@ class Thread(Group):
     def __init__(self, rank: int, barrier: threading.Barrier, shared: list[Tensor]) -> None:
         self.rank, self.size, self.barrier, self.shared = rank, len(shared), barrier, shared
 
+    def share_object(self, found: Any) -> Any:
+        self.shared[self.rank] = found
+        self.barrier.wait()
+        found = copy.deepcopy(self.shared[0])
+        self.barrier.wait()
+        return found
+
     def add_up(self, tensor: Tensor) -> None:
         self.shared[self.rank] = tensor.clone()
         self.barrier.wait()
@@ -146,17 +154,42 @@ class Thread(Group):
         tensor.copy_(total)
 
 
-@pytest.mark.parametrize("name", [*models.MODELS])
+def kept() -> checkpoint.Checkpoint:
+    """Return a checkpoint that is written after each step, in the present folder."""
+    return checkpoint.Checkpoint("key", 1e-9, torch.device("cpu"))
+
+
+def train_together(processes: int, settings: training.Train, **options: Any) -> list[Any]:
+    """Return what `train_and_hash` returns in each process."""
+    barrier, shared = threading.Barrier(processes, timeout=60), [torch.empty(0)] * processes
+    groups = [Thread(rank, barrier, shared) for rank in range(processes)]
+    with ThreadPoolExecutor(processes) as pool:
+        running = [pool.submit(train_and_hash, settings, group, **options) for group in groups]
+    return [future.result() for future in running]
+
+
+@MODELS
 def test_no_number_of_processes_shows(name: str) -> None:
-    """Batches of 6 rows, then 5: of four processes some have more rows than others."""
+    """Batches of 6 rows, then 5: of three processes some have more rows than others."""
     settings = train_settings(model=name)
-    one = train_and_hash(settings)
-    for processes in (3,):
-        barrier, shared = threading.Barrier(processes, timeout=60), [torch.empty(0)] * processes
-        groups = [Thread(rank, barrier, shared) for rank in range(processes)]
-        with ThreadPoolExecutor(processes) as pool:
-            found = pool.map(train_and_hash, [settings] * processes, groups)
-            assert list(found) == [one] * processes
+    assert train_together(3, settings) == [train_and_hash(settings)] * 3
+
+
+def test_processes_of_which_some_have_no_row_stop_and_go_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of 11, 11 and 1 rows; they stop before the last."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(checkpoint, "STEPS", 1)
+    settings = train_settings(batch_size=11, model="resnet")
+
+    def stop(epoch: int, step: int, *_: object) -> None:
+        if (epoch, step) == (2, 3):
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        train_together(3, settings, checkpoint=kept(), progress=stop)
+    assert train_together(4, settings, checkpoint=kept()) == [train_and_hash(settings)] * 4
 
 
 @MODELS
@@ -194,16 +227,28 @@ def test_no_vector_width_shows() -> None:
     assert printed(ATEN_CPU_CAPABILITY="avx2", MKL_CBWR="AVX2") == expected
 
 
+def with_dropout(shape: models.Shape, classes: int) -> nn.Module:
+    return nn.Sequential(nn.Flatten(), nn.Dropout(), nn.Linear(784, classes))
+
+
+NOT_EXACT = ADAMW | {"model": "dropout", "exact": False}
+
+
 @pytest.mark.parametrize(
     "changes",
-    [{}, {"momentum": 0}, ADAMW | {"model": "resnet"}, {"exact": False}],
-    ids=["momentum", "plain", "adamw and batch norm", "not exact"],
+    [{}, {"momentum": 0}, ADAMW | {"model": "resnet"}, {"model": "dropout"}, NOT_EXACT],
+    ids=["momentum", "plain", "adamw and batch norm", "dropout", "not exact"],
 )
 @pytest.mark.parametrize("stop", [1, 3, 4, 6])
 def test_a_training_that_stopped_goes_on_to_the_same_bits(
-    changes: dict[str, Any], stop: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    changes: dict[str, Any],
+    stop: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setitem(models.MODELS, "dropout", with_dropout)
     settings = train_settings(**changes)
     expected = train_and_hash(settings, held_out=rows(9, 1))
     taken = 0
@@ -213,9 +258,6 @@ def test_a_training_that_stopped_goes_on_to_the_same_bits(
         taken += 1
         if taken > stop:
             raise KeyboardInterrupt
-
-    def kept() -> checkpoint.Checkpoint:
-        return checkpoint.Checkpoint("key", 1e-9, torch.device("cpu"))
 
     with pytest.raises(KeyboardInterrupt):
         train_and_hash(settings, held_out=rows(9, 1), checkpoint=kept(), progress=stop_after)
@@ -228,6 +270,8 @@ def test_a_training_that_stopped_goes_on_to_the_same_bits(
     )
     assert found == expected
     assert len(steps) == 8 - stop  # it did go on
+    place = {1: "1, step 1 of 4", 3: "1, step 3 of 4", 4: "1", 6: "2, step 2 of 4"}[stop]
+    assert capsys.readouterr().out == f"train: goes on after epoch {place}\n"
 
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other", "empty"])
@@ -238,19 +282,18 @@ def test_a_damaged_checkpoint_is_told_and_not_used(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    kept = checkpoint.Checkpoint("key", 1e-9, torch.device("cpu"))
-    expected = train_and_hash(train_settings(), checkpoint=kept)
-    whole = kept.path.read_bytes()
+    expected = train_and_hash(train_settings(), checkpoint=kept())
+    whole = kept().path.read_bytes()
     content = {
         "cut": whole[:-100],
         "flipped": whole[:500] + bytes([whole[500] ^ 1]) + whole[501:],
         "other": b"checkpoint 0" + whole[12:],
         "empty": b"",
     }[damage]
-    kept.path.write_bytes(content)
-    assert train_and_hash(train_settings(), checkpoint=kept) == expected
+    kept().path.write_bytes(content)
+    assert train_and_hash(train_settings(), checkpoint=kept()) == expected
     assert "train: starts anew" in capsys.readouterr().err
-    kept.remove()
+    kept().remove()
     assert not list(tmp_path.rglob("*.checkpoint"))
 
 
@@ -272,6 +315,14 @@ def test_patience_ends_and_the_best_epoch_is_kept() -> None:
 def test_training_that_diverges_names_epoch_and_rate() -> None:
     with pytest.raises(UsageError, match=r"learning_rate: training diverges: .* after epoch 1;"):
         train_and_hash(train_settings(learning_rate=1e6))
+
+
+def test_plain_batch_norm_with_a_single_row_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), nn.Linear(784, CLASSES), nn.BatchNorm1d(CLASSES))
+    settings = train_settings(exact=False, batch_size=3)  # of two processes one gets a row
+    with pytest.raises(UsageError, match=r"batch_size: a process would get one row .* 1 value"):
+        training.check(model, rows(24), CLASSES, settings, 2)
+    training.check(model, rows(24), CLASSES, settings, 1)
 
 
 class Lost(nn.Module):
