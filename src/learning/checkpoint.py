@@ -111,10 +111,11 @@ class Checkpoint:
 
     def remove(self) -> None:
         """Remove the file of a training that has ended, and all but the newest others."""
-        self.path.unlink(missing_ok=True)
         others = []
         for path in folder().glob("*.checkpoint"):
             with contextlib.suppress(FileNotFoundError):  # another training may remove it
                 others.append((path.stat().st_mtime, path))
-        for _, path in sorted(others, reverse=True)[KEPT:]:
-            path.unlink(missing_ok=True)
+        others = [entry for entry in sorted(others, reverse=True) if entry[1] != self.path]
+        for path in (self.path, *(path for _, path in others[KEPT:])):
+            with contextlib.suppress(OSError):  # what stays is used by nobody else
+                path.unlink()

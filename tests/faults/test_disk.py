@@ -3,6 +3,7 @@
 import contextlib
 import os
 import random
+import re
 import resource
 import shutil
 import subprocess
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from src.common import dataset, files, tensors
+from tests.support import stages
 from tests.support.clones import REPOSITORY
 
 WRITERS: dict[str, Callable[[int], None]] = {
@@ -87,6 +89,20 @@ def test_a_full_disk_and_a_read_only_one(write: Callable[[int], None], out: Path
         expect_failure(write, "No space left on device")
         subprocess.run(["mount", "-o", "remount,ro", out], check=True)
         expect_failure(write, "Read-only file system")
+
+
+def test_a_full_disk_under_the_checkpoints_is_a_warning_and_the_training_goes_on(
+    small: Path,
+) -> None:
+    model, folder = Path("models/model.safetensors").read_bytes(), small / ".checkpoints"
+    with small_file_system(folder):
+        (folder / "file").write_bytes(bytes(60_000))
+        warnings = stages.run_stage("train").expect(0, "ended by all epochs").errors
+    pattern = (
+        r"train: no checkpoint: .checkpoints/\w{32}.checkpoint cannot be written: No space .*\n"
+    )
+    assert re.fullmatch(pattern * 2, warnings)
+    assert Path("models/model.safetensors").read_bytes() == model
 
 
 @each_writer

@@ -1,5 +1,6 @@
 """The real stage under the real torchrun: the files of one process, and nothing when one dies."""
 
+import json
 import os
 import re
 import shutil
@@ -94,6 +95,24 @@ def test_one_of_three_processes_writes_the_files_of_a_process_alone(
     assert contents(folder) == contents(small_outputs)
     assert len(contents(folder)) == len(OUTPUTS)
     assert printed.count("epoch 1/2") == 1
+
+
+def test_two_processes_stop_by_patience_and_keep_the_best_epoch_of_one(
+    folder: Path, run: Run
+) -> None:
+    choice = {"train.keep": "best", "train.patience": 2, "train.epochs": 50}
+    choice |= {"train.model": "resnet", "train.learning_rate": 0.3}
+    rows = {"prepare.test_rows": [150, 170], "prepare.validation_rows": [170, 200]}
+    stages.small_parameters(**choice | rows)
+    stages.run_stage("prepare").expect(0)
+    stages.run_stage("train").expect(0, "ended by patience")
+    alone = contents(folder)
+    for name in OUTPUTS:
+        (folder / name).unlink()
+    assert "; ended by patience" in run(folder, *torchrun(2), env=ENVIRONMENT).stdout
+    assert contents(folder) == alone
+    recipe = json.loads(alone["models/recipe.json"])
+    assert recipe["epoch"] == recipe["epochs_run"] - 2 < 48
 
 
 @pytest.mark.parametrize("folder", [{"train.epochs": 10_000}], indirect=True)
