@@ -5,6 +5,7 @@ models, checkpoints, gpu. `dvc repro` has to have run: the rows are read from da
 compared runs in turn, and of each the fastest run counts. Only ratios mean something elsewhere.
 """
 
+import contextlib
 import json
 import os
 import platform
@@ -33,7 +34,11 @@ STEP: dict[str, Any] = {"epochs": 1, "learning_rate": 0.05, "momentum": 0.9, "sh
 
 
 def train(
-    images: Tensor, labels: Tensor, kept: checkpoint.Checkpoint | None = None, **changes: object
+    images: Tensor,
+    labels: Tensor,
+    kept: checkpoint.Checkpoint | None = None,
+    progress: Any = None,
+    **changes: object,
 ) -> str:
     """Train a model on the device of the images; return the digest of its parameters."""
     given = parameters.read("train", training.Train).model_dump()
@@ -44,7 +49,8 @@ def train(
     if settings.exact:
         exact.convert(model)
     model.to(images.device)
-    epochs = list(training.train(model, (images, labels), settings, checkpoint=kept))
+    rows, options = (images, labels), {"checkpoint": kept, "progress": progress}
+    epochs = list(training.train(model, rows, settings, **options))
     assert len(epochs) == settings.epochs, "nothing was trained"
     return epochs[-1].sha256
 
@@ -110,22 +116,27 @@ def larger(table: Table, images: Tensor, labels: Tensor) -> None:
 
 
 def checkpoints(table: Table, images: Tensor, labels: Tensor) -> None:
-    """What a checkpoint costs, against the 30 s between two."""
-    x, y = images[:ROWS], labels[:ROWS]
-    before = os.environ.get("DVC_ROOT")
-    for model in ("cnn", "resnet"):
-        with tempfile.TemporaryDirectory(prefix="bench-") as folder:
-            os.environ["DVC_ROOT"] = folder
-            kept = Timed("bench", 30, images.device)
-            train(x, y, kept, model=model, **STEP)
-            table.add(f"{model}, a checkpoint: 30 s", kept.took, 30)
-    os.environ.pop("DVC_ROOT")
-    if before is not None:
-        os.environ["DVC_ROOT"] = before
+    """What the checkpoints of an epoch of all rows cost, and a start that goes on from one."""
+    with tempfile.TemporaryDirectory(prefix="bench-") as folder:
+        os.environ["DVC_ROOT"] = folder
+        for model in ("cnn", "resnet"):
+            run = partial(train, images, labels, model=model, **STEP)
+            kept = Timed(model, parameters.machine().checkpoint_seconds, images.device)
+            best = fastest(1, epoch=partial(run, kept))
+            kept.remove()
+            table.add(f"{model}, checkpoints of an epoch: the epoch", kept.took, best["epoch"])
+            until(2, partial(run, Timed(model, 1e-9, images.device)))  # it leaves one of a step
+            starts = {
+                "resumed": partial(until, 1, partial(run, kept)),
+                "fresh": partial(until, 1, run),
+            }
+            best = fastest(2, **starts)
+            table.add(f"{model}, a start after a stop: one anew", best["resumed"], best["fresh"])
+        del os.environ["DVC_ROOT"]
 
 
 class Timed(checkpoint.Checkpoint):
-    """A checkpoint that says how long the last one took."""
+    """A checkpoint that says how many seconds all its writing took."""
 
     took = 0.0
 
@@ -133,7 +144,19 @@ class Timed(checkpoint.Checkpoint):
         """Write, and measure."""
         started = time.perf_counter()
         super().write(processes, state)
-        self.took = time.perf_counter() - started
+        self.took += time.perf_counter() - started
+
+
+def until(steps: int, run: Callable[..., object]) -> None:
+    """Run a training until it has taken so many steps."""
+    taken = iter(range(1, steps))
+
+    def count(*_: object) -> None:
+        if next(taken, None) is None:
+            raise KeyboardInterrupt
+
+    with contextlib.suppress(KeyboardInterrupt), contextlib.redirect_stdout(None):
+        run(progress=count)
 
 
 def gpu(table: Table, images: Tensor, labels: Tensor) -> None:

@@ -88,7 +88,7 @@ class DistributedGroup(Group):
                 restart = os.environ["TORCHELASTIC_RESTART_COUNT"]
                 store = dist.PrefixStore(restart, store)  # type: ignore[attr-defined]
             dist.init_process_group(
-                "nccl" if cuda else "gloo",
+                "cpu:gloo,cuda:nccl" if cuda else "gloo",  # scores are added up on the CPU
                 store=store,
                 rank=self.rank,
                 world_size=self.size,

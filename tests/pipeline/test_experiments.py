@@ -18,9 +18,13 @@ def test_an_experiment_beside_the_work_runs_its_own_code_and_leaves_the_work_alo
     before = [(workspace / path).read_bytes() for path in (MODEL, METRICS)]
     # Not committed: an experiment takes it along, and must not run it from here.
     module = workspace / "src" / "learning" / "training.py"
-    module.write_text(f"{module.read_text(encoding='utf-8')}\nprint('runs', __file__)\n")
+    added = (
+        "from src.learning.checkpoint import folder\nprint('runs', __file__, 'keeps', folder())\n"
+    )
+    module.write_text(f"{module.read_text(encoding='utf-8')}\n{added}")
     printed = run(workspace, "dvc", "exp", "run", "--temp", "-S", "train.epochs=1").stdout
-    [ran] = re.findall(r"^runs (.+)$", printed, re.MULTILINE)
+    [(ran, kept)] = re.findall(r"^runs (.+) keeps (.+)$", printed, re.MULTILINE)
+    assert kept == str(workspace / ".checkpoints")  # the experiment's own folder goes with it
     assert Path(ran).is_relative_to(workspace / ".dvc" / "tmp" / "exps")
     assert re.search(r"^epoch 1/1 ", printed, re.MULTILINE)
     assert [(workspace / path).read_bytes() for path in (MODEL, METRICS)] == before
