@@ -43,23 +43,25 @@ function weightsOf(node, tensors) {
 
 function linearLayer(node, [shape], tensors) {
   const [weight, bias] = weightsOf(node, tensors), [outputs, inputs] = weight.shape, rows = product(shape) / inputs;
+  const byInput = new Float64Array(weight.length);  // (inputs, outputs): the innermost loop goes over neighbours
+  for (let o = 0, from = 0; o < outputs; o++) for (let i = 0; i < inputs; i++) byInput[i * outputs + o] = weight[from++];
   return { shape: [...shape.slice(0, -1), outputs], run: (x) => {
     const sums = new Float64Array(rows * outputs);
     for (let row = 0; row < rows; row++) {
       for (let o = 0; o < outputs; o++) sums[row * outputs + o] = bias ? bias[o] : 0;
       for (let i = 0; i < inputs; i++) {
         const value = x[row * inputs + i];
-        if (value) for (let o = 0; o < outputs; o++) sums[row * outputs + o] += weight[o * inputs + i] * value;
+        if (value) for (let o = 0; o < outputs; o++) sums[row * outputs + o] += byInput[i * outputs + o] * value;
       }
     }
     return sums;
   } };
 }
 
-// For each place of a line: the taps of the kernel that meet it, and where each one's result stands.
+// For each place of a line: the taps of the kernel that meet it, each followed by where its result stands.
 function meetings(length, outputs, kernel, stride, padding, dilation) {
-  return Array.from({ length }, (_, at) => Array.from({ length: kernel }, (_, tap) => [tap, (at + padding - tap * dilation) / stride])
-    .filter(([, to]) => Number.isInteger(to) && to >= 0 && to < outputs));
+  return Array.from({ length }, (_, at) => Int32Array.from(Array.from({ length: kernel }, (_, tap) => [tap, (at + padding - tap * dilation) / stride])
+    .filter(([, to]) => Number.isInteger(to) && to >= 0 && to < outputs).flat()));
 }
 
 const sizeAfter = (length, kernel, stride, padding, dilation) => Math.floor((length + 2 * padding - dilation * (kernel - 1) - 1) / stride) + 1;
@@ -79,10 +81,10 @@ function conv2d(node, [[channels, height, width]], tensors) {
     for (let channel = 0, i = 0; channel < channels; channel++) {
       const first = Math.floor(channel / depth) * share;
       for (let y = 0; y < height; y++) for (let left = 0; left < width; left++, i++) {
-        const value = x[i];
+        const value = x[i], v = down[y], h = across[left];
         if (!value) continue;
-        for (const [ky, row] of down[y]) for (const [kx, column] of across[left]) {
-          const tap = (channel * taps + ky * kernel[1] + kx) * share, to = (row * columns + column) * outputs + first;
+        for (let a = 0; a < v.length; a += 2) for (let b = 0; b < h.length; b += 2) {
+          const tap = (channel * taps + v[a] * kernel[1] + h[b]) * share, to = (v[a + 1] * columns + h[b + 1]) * outputs + first;
           for (let o = 0; o < share; o++) sums[to + o] += value * byTap[tap + o];
         }
       }
@@ -98,37 +100,42 @@ function batchnorm(node, [shape], tensors) {
   if (!mean || !variance) throw new Error(`the layer ${node.module} has no running mean`);
   const weight = tensors[`${node.module}.weight`], bias = tensors[`${node.module}.bias`], size = product(shape) / mean.length;
   const scales = mean.map((_, c) => (weight ? weight[c] : 1) / Math.sqrt(variance[c] + node.eps));
-  return { shape, run: (x) => x.map((value, i) => {
-    const c = Math.floor(i / size);
-    return (value - mean[c]) * scales[c] + (bias ? bias[c] : 0);
-  }) };
+  return { shape, run: (x) => {
+    const found = new Float64Array(x.length);
+    for (let c = 0, i = 0; c < mean.length; c++) for (const end = i + size; i < end; i++) found[i] = (x[i] - mean[c]) * scales[c] + (bias ? bias[c] : 0);
+    return found;
+  } };
 }
 
-// A function of each window: `join` takes the values inside, and how many places it has with the padding.
-function pooling({ kernel, stride, padding, dilation = [1, 1], ceil }, [channels, height, width], join) {
+// The largest number of each window; or, where there is a `count`, its sum by that: `count` takes how many places are
+// inside the image, and how many there are with the padding.
+function pooling({ kernel, stride, padding, dilation = [1, 1], ceil }, [channels, height, width], count = null) {
   if (ceil) throw new Error("pooling with ceil_mode");
   const [rows, columns] = [height, width].map((length, axis) => sizeAfter(length, kernel[axis], stride[axis], padding[axis], dilation[axis]));
   return windows([channels, height, width], [rows, columns], (row, axis) =>
-    Array.from({ length: kernel[axis] }, (_, tap) => row * stride[axis] - padding[axis] + tap * dilation[axis]), join);
+    Array.from({ length: kernel[axis] }, (_, tap) => row * stride[axis] - padding[axis] + tap * dilation[axis]), count);
 }
 
-function windows([channels, height, width], [rows, columns], placesOf, join) {
+function windows([channels, height, width], [rows, columns], placesOf, count) {
   const [down, across] = [[rows, height], [columns, width]].map(([count, length], axis) => Array.from({ length: count }, (_, at) => {
     const places = placesOf(at, axis);
-    return { inside: places.filter((place) => place >= 0 && place < length), all: places.length };
+    return { inside: Int32Array.from(places.filter((place) => place >= 0 && place < length)), all: places.length };
   }));
   return { shape: [channels, rows, columns], run: (x) => {
     const found = new Float64Array(channels * rows * columns);
     for (let channel = 0, to = 0; channel < channels; channel++) for (const v of down) for (const h of across) {
-      const values = [];
-      for (const y of v.inside) for (const left of h.inside) values.push(x[(channel * height + y) * width + left]);
-      found[to++] = join(values, v.all * h.all);
+      let most = -Infinity, sum = 0;
+      for (let a = 0; a < v.inside.length; a++) for (let b = 0; b < h.inside.length; b++) {
+        const value = x[(channel * height + v.inside[a]) * width + h.inside[b]];
+        sum += value;
+        if (value > most) most = value;
+      }
+      found[to++] = count ? sum / count(v.inside.length * h.inside.length, v.all * h.all) : most;
     }
     return found;
   } };
 }
 
-const most = (values) => { let found = -Infinity; for (const value of values) if (value > found) found = value; return found; };
 const total = (values) => { let sum = 0; for (const value of values) sum += value; return sum; };
 
 function adaptive(node, [[channels, height, width]]) {
@@ -136,7 +143,7 @@ function adaptive(node, [[channels, height, width]]) {
   return windows([channels, height, width], sizes, (at, axis) => {
     const from = Math.floor(at * lengths[axis] / sizes[axis]), to = Math.ceil((at + 1) * lengths[axis] / sizes[axis]);
     return Array.from({ length: to - from }, (_, place) => from + place);
-  }, (values) => total(values) / values.length);
+  }, (inside) => inside);
 }
 
 function pointwise(change) {
@@ -184,7 +191,11 @@ function ofTwo(join) {  // torch's broadcasting
       }
       return at;
     }));
-    return { shape, run: (x, y = x) => Float64Array.from(left, (at, i) => join(x[at], y[right[i]])) };
+    return { shape, run: (x, y = x) => {
+      const found = new Float64Array(left.length);
+      for (let i = 0; i < found.length; i++) found[i] = join(x[left[i]], y[right[i]]);
+      return found;
+    } };
   };
 }
 
@@ -224,8 +235,8 @@ function pad({ pad: widths, value }, [before]) {  // widths begin with the last 
 
 const LAYERS = {
   linear: linearLayer, conv2d, batchnorm, flatten, unflatten, reshape, cat, pad, adaptiveavgpool: adaptive,
-  maxpool: (node, [shape]) => pooling(node, shape, most),
-  avgpool: (node, [shape]) => pooling(node, shape, (values, all) => total(values) / (node.count_include_pad ? all : values.length)),
+  maxpool: (node, [shape]) => pooling(node, shape),
+  avgpool: (node, [shape]) => pooling(node, shape, (inside, all) => (node.count_include_pad ? all : inside)),
   relu: pointwise((value) => Math.max(value, 0)),
   leaky_relu: pointwise((value, { slope }) => (value < 0 ? value * slope : value)),
   hardtanh: pointwise((value, { low, high }) => Math.min(Math.max(value, low), high)),
