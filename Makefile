@@ -94,12 +94,13 @@ mutants: $(DEV) ## put each fault of tests/mutants.py into a copy; a test must s
 	python -m tests.mutants
 
 .PHONY: lint
-lint: $(DEV) ## check style, format and types
+lint: $(DEV) ## check style, format and types; the page's scripts, if npm is here
 	ruff check
 	ruff format --check
 	@# Where Windows or macOS lacks something of the standard library, mypy says so here.
 	for platform in linux darwin win32; do \
 		mypy --platform $$platform --cache-dir .mypy_cache/$$platform || exit; done
+	@python -m tools.lint_page
 
 .PHONY: bench
 bench: $(DEV) ## measure the pipeline against what else one would use
