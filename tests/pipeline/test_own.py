@@ -37,7 +37,8 @@ EDITS = [
     ),
     (
         "dvc.yaml",
-        r"(      - models/recipe.json\n)      - models/snapshots.*\n      - models/start.*\n(?=      - src)",
+        r"(      - models/recipe.json\n)      - models/snapshots.*\n"
+        r"      - models/start.*\n(?=      - src)",
         r"\1",
     ),
     ("tests/stages/test_report.py", r"import figures, page", "import figures"),
