@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 
 from src.common import command, dataset, files, parameters, tensors
+from src.common.known import KNOWN, UNKNOWN
 from src.report import figures, page
 
 TRAIN_DATA = "data/prepared/train.safetensors"
@@ -65,7 +66,7 @@ def main() -> None:
     with files.reading(METRICS):
         scores = page.scores(metrics)
     is_folder = "folder" in fetched.sources
-    kind = "class" if is_folder else page.KINDS.get(fetched.dataset, "class")
+    kind = (UNKNOWN if is_folder else KNOWN.get(fetched.dataset, UNKNOWN)).kind
     content = {
         "kind": kind,
         "classes": names,

@@ -25,13 +25,6 @@ SAMPLES, CELLS = 100, 300
 PIXELS, PARAMETERS = 2_000_000, 2_000_000
 WAY = 2_200_000  # characters of the snapshots, at most
 MANY = 60  # classes; of more, the page shows the answer and no picture of each
-# What the classes of a data set are.
-KINDS = {
-    "mnist_784": "digit",
-    "optdigits": "digit",
-    "Fashion-MNIST": "garment",
-    "Kuzushiji-MNIST": "character",
-}
 # With these parameters the page trains the model.
 RECIPE = (
     *("epochs", "epochs_run", "batch_size", "learning_rate", "momentum", "schedule"),

@@ -32,17 +32,12 @@ from src.common.dataset import (
     read_raw,
     write_raw,
 )
+from src.common.known import KNOWN, UNKNOWN
 from src.sources import home
 
 # How pandas says that a column is not uint8: too large, a fraction, no number, missing.
 NOT_BYTES = ("user dtype of uint8", "literal for int()", "column has NA values")
 BYTES = frozenset(map(str, range(256)))
-# Names for classes that are numbers on OpenML.
-FASHION = (
-    *("T-shirt", "Trouser", "Pullover", "Dress", "Coat"),
-    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
-)
-NAMES = {"Fashion-MNIST": FASHION, "Kuzushiji-MNIST": tuple("おきすつなはまやれを")}
 ENDING = 60  # seconds for what the time limit leaves out: Python's start, imports, the end
 
 
@@ -141,8 +136,9 @@ def load(name: str, version: int, sha256: str | None, cache: Path) -> Dataset:
         # (scikit-learn issue 34892); with it, the parser is also fastest and smallest.
         bunch = ask(dtype="uint8")
         labels, names = _from_numbers(bunch.target)
-    if len(names) == len(NAMES.get(name, ())):
-        names = NAMES[name]
+    known = KNOWN.get(name, UNKNOWN).names
+    if len(names) == len(known):
+        names = known
     # pandas hands out Fortran order, which safetensors and sha256 would read askew.
     images = np.ascontiguousarray(bunch.data)
     found = Dataset(images[:, None, None], labels, names)

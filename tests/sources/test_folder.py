@@ -308,17 +308,6 @@ def test_the_examples_that_git_holds_go_through_two_stages() -> None:
     assert sorted(found.labels) == [0, 0, 1, 1]
 
 
-def test_300_classes_and_a_csv_go_through_two_stages() -> None:
-    pixels = generator.integers(0, 256, (600, 12), np.uint8)
-    write("mine/all.csv", [[f"c{row % 300}", *cells] for row, cells in enumerate(pixels)])
-    rows = {"prepare.train_rows": [0, 300], "prepare.test_rows": [300, 600]}
-    found = fetch_and_prepare(**{"fetch.folder": "mine", "prepare.shape": [3, 2, 2]} | rows)
-    expected = pixels[300:].reshape(300, 3, 2, 2) / 255
-    np.testing.assert_allclose(found.images, expected, atol=2**-17)
-    assert [found.names[label] for label in found.labels] == [f"c{row}" for row in range(300)]
-    assert dataset.read_raw("data/raw/dataset.safetensors").labels.dtype == np.uint16
-
-
 def test_faults_of_the_folder_end_the_stage_with_status_2() -> None:
     Path("mine").mkdir()
     parameters(**{"fetch.sources": ["folder", "openml"], "fetch.folder": "mine"})
