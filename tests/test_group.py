@@ -97,7 +97,7 @@ def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) ->
 
 @pytest.mark.parametrize(
     ("device", "backend", "machines", "prefix"),
-    [("cpu", "gloo", "1", "5/"), ("cuda:1", "nccl", "2", "")],
+    [("cpu", "gloo", "1", "5/"), ("cuda:1", "cpu:gloo,cuda:nccl", "2", "")],
 )
 def test_torch_is_told_the_device_and_a_store_that_is_new_after_a_restart(
     device: str, backend: str, machines: str, prefix: str, first: pytest.MonkeyPatch
