@@ -32,7 +32,7 @@ RECIPE = (
 )
 # And these decide whether it does, and computes it at all.
 DECIDING = ("exact", "optimizer", "weight_decay", "warmup_epochs", "shift", "seed")
-PARTS = ("model", "training", "board", "essay")  # the scripts, in their order
+PARTS = ("model", "training", "ink", "board", "essay")  # the scripts, in their order
 PASSING = ("input", "output", "flatten", "reshape", "identity", "dropout")
 
 

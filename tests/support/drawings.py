@@ -141,6 +141,18 @@ def with_tick(random: Random, drawing: Drawing) -> Drawing:
     return [*drawing, tick] if random.random() < 0.5 else [tick, *drawing]
 
 
+def some(
+    seed: int, hand: Hand | None = None, height: float | None = None, tick: bool = False
+) -> list[tuple[int, Drawing]]:
+    """Return digits and their drawings, twenty a digit: each style the same number of times."""
+    random, made = Random(seed), []
+    for digit, styles in STYLES.items():
+        for at in range(20):
+            drawing = draw(random, digit, list(styles)[at % len(styles)], hand or Hand(), height)
+            made.append((digit, with_tick(random, drawing) if tick else drawing))
+    return made
+
+
 def skeleton(text: str) -> list[Point]:
     corners = [tuple(map(float, pair.split(","))) for pair in text.lstrip("~").split()]
     return curve(corners) if text.startswith("~") else corners

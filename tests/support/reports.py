@@ -3,8 +3,10 @@
 The graph is the one that train writes.
 """
 
+import base64
 import csv
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -26,11 +28,43 @@ TRAIN = {
 }  # fmt: skip
 
 
-def digits(rows: int = 400) -> tuple[np.ndarray, np.ndarray]:
-    """Return scikit-learn's first images, float32 (rows, 1, 8, 8), and their labels."""
+def html_of(folder: Path) -> Path:
+    return folder / "metrics" / "report" / "index.html"
+
+
+def content_of(folder: Path) -> dict[str, Any]:
+    """Return what the page's script reads."""
+    text = html_of(folder).read_text(encoding="utf-8")
+    (content,) = re.findall(r'<script type="application/json" id="content">(.*)</script>', text)
+    found: dict[str, Any] = json.loads(content)
+    return found
+
+
+def pictures_of(content: dict[str, Any]) -> np.ndarray:
+    """Unpack the page's images (n, D): places in the levels, a 0 followed by its count."""
+    places: list[int] = []
+    packed = iter(base64.b64decode(content["images"]))
+    for place in packed:
+        places.extend([place] if place else [0] * next(packed))
+    levels = np.array(content["levels"])[places]
+    return levels.reshape(len(content["pictures"]), -1)
+
+
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def digits(rows: int = 400, side: int = 8) -> tuple[np.ndarray, np.ndarray]:
+    """Return scikit-learn's first images and their labels.
+
+    The images are float32 (rows, 1, side, side): of 8 x 8 pixels, or larger ones in a frame.
+    """
     found = load_digits()
-    images = (found.images[:rows, None] / 16).astype(np.float32)
-    return images, found.target[:rows].astype(np.int64)
+    scale, frame = side // 8, (side - side // 8 * 8) // 2
+    images = np.kron(found.images[:rows, None] / 16, np.ones((scale, scale))).astype(np.float32)
+    frames = ((0, 0), (0, 0), (frame, frame), (frame, frame))
+    return np.pad(images, frames), found.target[:rows].astype(np.int64)
 
 
 def fit(model: nn.Module, images: np.ndarray, labels: np.ndarray, steps: int = 60) -> nn.Module:
@@ -58,6 +92,7 @@ def write_data(path: str, images: np.ndarray, labels: np.ndarray, names: Sequenc
 @torch.no_grad()
 def write(
     model: nn.Module,
+    /,
     images: np.ndarray,
     labels: np.ndarray,
     names: Sequence[str] = DIGITS,
@@ -68,19 +103,24 @@ def write(
 
     With a reason the model has no graph. The recipe is TRAIN, changed.
     """
-    nodes, _ = graph.graph(model, images.shape[1:])
+    nodes, why = graph.graph(model, images.shape[1:])
     cut, classes = len(labels) * 3 // 4, len(names)
     write_data("data/prepared/train.safetensors", images[:cut], labels[:cut], names)
     write_data("data/prepared/test.safetensors", images[cut:], labels[cut:], names)
     state = {name: value.numpy() for name, value in model.eval().state_dict().items()}
     for name in ("model", "start"):
         tensors.write(f"models/{name}.safetensors", state)
-    way = [snapshots.take(model, step) for step in (0, 3, 6)]
-    tensors.write("models/snapshots.safetensors", snapshots.arrays(way))
+    way = [snapshots.arrays([snapshots.take(model, step)]) for step in (0, 3, 6)]
+    grown = {
+        name: array * np.float32(at / 3) if name.startswith("scale") else array
+        for at, taken in enumerate(way, 1)
+        for name, array in taken.items()
+    }
+    tensors.write("models/snapshots.safetensors", grown)
     kept = {
         "shape": list(images.shape[1:]), "classes": classes, "names": list(names),
         "module": repr(model), "epoch": 2, "epochs_run": 2, "ended": "all epochs",
-        "graph": None if reason else nodes, "graph_reason": reason,
+        "graph": None if reason else nodes, "graph_reason": reason or why,
     }  # fmt: skip
     Path("models/recipe.json").write_text(json.dumps(TRAIN | kept | recipe), encoding="utf-8")
     found = torch.log_softmax(model(torch.from_numpy(images[cut:])).double(), dim=1).numpy()
