@@ -123,7 +123,7 @@ FAULTS = {
     ("src/learning/checkpoint.py", "tests/learning/test_training.py -k damaged"): [
         ("if head != MAGIC", "if False and head != MAGIC"),
     ],
-    ("src/learning/group.py", "tests/test_group.py"): [
+    ("src/learning/group.py", "tests/learning/test_group.py"): [
         ("rows * (self.rank + 1)", "rows * self.rank + 1"),
     ],
     ("src/learning/scores.py", "tests/stages/test_evaluate.py"): [
@@ -136,11 +136,11 @@ FAULTS = {
     ("src/learning/models.py", "tests/stages/test_evaluate.py"): [
         ("if repr(model) != written", "if False"),
     ],
-    ("src/common/tensors.py", "tests/test_tensors.py"): [
+    ("src/common/tensors.py", "tests/common/test_tensors.py"): [
         ("arrays[name].data, crc)", "arrays[name].data)"),
         ("np.ascontiguousarray(array)", "array"),
     ],
-    ("src/common/files.py", "tests/test_files.py"): [
+    ("src/common/files.py", "tests/common/test_files.py"): [
         ("            part.unlink()", "            pass"),
         ("os.replace(part, path)", "pass"),
     ],
@@ -148,17 +148,17 @@ FAULTS = {
         ("digest.update(np.ascontiguousarray(labels).data)", "pass"),
         ("sha256(images, labels)) != pinned", "pinned) != pinned"),
     ],
-    ("src/common/parameters.py", "tests/test_parameters.py"): [
+    ("src/common/parameters.py", "tests/common/test_parameters.py"): [
         ('extra="forbid"', 'extra="ignore"'),
         ("strict=True", "strict=False"),
     ],
-    ("src/common/files.py", "tests/test_parameters.py"): [
+    ("src/common/files.py", "tests/common/test_parameters.py"): [
         (
             'return YAML(typ="safe").load(text)',
             "import yaml\n\n        return yaml.safe_load(text)",
         ),
     ],
-    ("src/common/command.py", "tests/test_command.py"): [
+    ("src/common/command.py", "tests/common/test_command.py"): [
         ("2 if isinstance(error, UsageError) else 1", "1"),
     ],
     ("stages/fetch.py", "tests/stages/test_fetch.py"): [
@@ -168,7 +168,7 @@ FAULTS = {
         ("    check_classes(raw, settings.splits)", ""),
         ("images.swapaxes(2, 3)", "images"),
     ],
-    ("stages/prepare.py", "tests/test_parameters.py"): [
+    ("stages/prepare.py", "tests/common/test_parameters.py"): [
         ('raise ValueError(f"{one}_rows', 'print(f"{one}_rows'),
     ],
     ("src/sources/wheel.py", "tests/faults/test_wheel.py"): [
