@@ -183,7 +183,7 @@ def main() -> None:
         sys.exit(f"bench: unknown: {', '.join(unknown)}; known: {' '.join(MEASUREMENTS)}")
     os.chdir(ROOT)
     torch.set_num_threads(1)
-    load = os.getloadavg()[0] if sys.platform != "win32" else None
+    load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     images, labels, _ = dataset.read(TRAIN_DATA)
     table = Table()
     for name in names:
