@@ -1,7 +1,7 @@
 """Say of this checkout what makes DVC lose experiments without a word; it prints nothing else.
 
 `dvc exp run --temp` and `--queue` run in a clone beside. From a shallow clone, or through a path
-with characters that mean something in an address, DVC cannot fetch the result and does not say so.
+with characters that mean something in an address, DVC cannot fetch the result and may not say so.
 """
 
 import argparse
@@ -15,7 +15,7 @@ from src.common import command
 
 def warnings(path: str, is_shallow: bool) -> list[str]:
     """Return a line for each trouble of a checkout in a path, with its cure."""
-    lost = "`dvc exp run --temp` and `--queue` lose their results"
+    lost = "`dvc exp run --temp` and `--queue` fail, or lose their results"
     found = []
     if is_shallow:
         found.append(f"this clone is shallow: {lost}. Cure: `git fetch --unshallow`")

@@ -15,6 +15,7 @@ from scipy import ndimage
 from src.common import dataset
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
+A_FRAME = "a frame?"
 NOTHING = "shows nothing: it has about the same grey everywhere"
 TURNS = {  # by the orientation that a camera writes
     2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -206,29 +207,33 @@ def find_digit(grey: np.ndarray, depth: int = 0) -> tuple[np.ndarray, str | None
     contrast = find_contrast(grey)
     if contrast.max() < FAINTEST:
         raise OSError(NOTHING)
-    if depth < DEEPEST and (panel := find_panel(grey)):
-        try:
-            found = find_digit(grey[panel], depth + 1)
-        except OSError:
-            pass
-        else:
-            if max(found[0].any(axis=1).sum(), found[0].any(axis=0).sum()) * 3 >= WORK:
-                return found
-    pieces = Pieces(contrast * 2 > contrast.max())
-    room, doubt = pieces.find_room()
-    if room is None:  # a thin line may be fainter than a pen's
-        room, doubt = Pieces(contrast * 3 > contrast.max()).find_room()
-    if room and depth < DEEPEST:
+    panel = find_panel(grey)
+    found = look_into(grey, panel, depth) if panel else None
+    if found and 3 * max(np.ptp(along) + 1 for along in np.nonzero(found[0])) >= WORK:
+        return found
+    strong, weak = (contrast * part > contrast.max() for part in (2, 3))
+    ink, several = Pieces(strong).largest()
+    # A printed frame may be darker than the digit in it, or fainter.
+    marks = weak if several == A_FRAME else strong
+    room, doubt = Pieces(strong).find_room(marks)
+    if room is None:
+        room, doubt = Pieces(weak).find_room(marks)
+    if room:
         scale = max(grey.shape) / WORK
-        inside = grey[tuple(slice(round(s.start * scale), round(s.stop * scale)) for s in room)]
-        try:
-            ink, inner = find_digit(inside, depth + 1)
-        except OSError:
-            pass
-        else:
-            return ink, inner or doubt
-    ink, several = pieces.largest()
+        down, across = (slice(round(s.start * scale), round(s.stop * scale)) for s in room)
+        if found := look_into(grey, (down, across), depth):
+            return found[0], found[1] or doubt
     return ink, several or doubt
+
+
+def look_into(
+    grey: np.ndarray, place: tuple[slice, slice], depth: int
+) -> tuple[np.ndarray, str | None] | None:
+    """Find the digit in a part of the picture, or None if that shows nothing."""
+    try:
+        return find_digit(grey[place], depth + 1) if depth < DEEPEST else None
+    except OSError:
+        return None
 
 
 def find_panel(grey: np.ndarray) -> tuple[slice, slice] | None:
@@ -255,10 +260,12 @@ def find_panel(grey: np.ndarray) -> tuple[slice, slice] | None:
         if (2 * outside > sizes.max()).any():  # the boxes of a form, and more than one digit?
             continue
         box = piece[tuple(place)]
-        touches = any(
-            s.start == 0 or s.stop == length for s, length in zip(place, small.shape, strict=True)
+        touched = sum(
+            (s.start == 0) + (s.stop == n) for s, n in zip(place, small.shape, strict=True)
         )
-        if touches or 3 * max(box.shape) < max(small.shape) or 2 * min(box.shape) < max(box.shape):
+        longer, shorter = max(box.shape), min(box.shape)
+        # What touches more sides may be a shadow.
+        if touched > 1 or 3 * longer < max(small.shape) or 2 * shorter < longer:
             continue
         if ndimage.binary_fill_holes(box).mean() > 0.98 and mask[tuple(place)].mean() > 2 / 3:
             inset = 1 + round(0.01 * max(box.shape))
@@ -318,10 +325,13 @@ class Pieces:
         for walls in (solid, solid[::-1], solid.T, solid.T[::-1]):
             straight += bool(walls[: 1 + len(walls) // 10].mean(axis=1).max() > 0.85)
         is_frame = straight > 2 and min(height, width) > 0.2 * max(ink.shape)
-        return ink, "a frame?" if is_frame else None
+        return ink, A_FRAME if is_frame else None
 
-    def find_room(self) -> tuple[tuple[slice, slice] | None, str | None]:
+    def find_room(self, marks: np.ndarray) -> tuple[tuple[slice, slice] | None, str | None]:
         """Find the room of the largest piece that others enclose: a frame, or the axes of a plot.
+
+        Args:
+            marks: bool (height, width): the piece has some of these.
 
         Returns:
             the room, without what encloses it, or None; and a doubt, if another piece of that kind
@@ -329,7 +339,8 @@ class Pieces:
         """
         found: tuple[slice, slice] | None = None
         for at in np.argsort(-self.size, kind="stable")[1:13]:
-            if (room := self.enclosed(at)) is None:
+            is_marked = (marks & (self.labels == self.numbers[at])).any()
+            if not is_marked or (room := self.enclosed(at)) is None:
                 continue
             if found is None:
                 found = room

@@ -205,8 +205,8 @@ def test_repro_names_what_would_lose_experiments_with_its_cure(tmp_path: Path, r
     shallow = tmp_path / "shallow"
     run(tmp_path, "git", "clone", "--quiet", "--depth=1", whole.as_uri(), shallow)
     assert check(shallow) == (
-        "check: this clone is shallow: `dvc exp run --temp` and `--queue` lose their results."
-        " Cure: `git fetch --unshallow`\n"
+        "check: this clone is shallow: `dvc exp run --temp` and `--queue` fail, or lose their "
+        "results. Cure: `git fetch --unshallow`\n"
     )
     run(shallow, "git", "fetch", "--quiet", "--unshallow")
     assert check(shallow) == ""
