@@ -105,15 +105,19 @@ function makeChart(title, key, format) {
   const x = (epoch) => left + (width - left - 50) * epoch / last;
   const y = (value) => 24 + (height - bottom - 40) * (high > low ? (high - value) / (high - low) : 0.5);
   const text = (at, line, anchor, content) => `<text x="${at}" y="${line}" text-anchor="${anchor}">${content}</text>`;
-  const series = ["train", "validation", "test"].map((split) => {
-    const rows = page.curve.filter((row) => row.split === split), end = rows.at(-1);
+  const lines = ["train", "validation", "test"].map((split) => page.curve.filter((row) => row.split === split)).filter((rows) => rows.length);
+  const names = lines.map((rows) => y(rows.at(-1)[key]) + 4);  // where the names of the lines stand: not one on another
+  const near = 12 - Math.abs(names[0] - names[1]), upper = names[0] < names[1] ? 0 : 1;
+  if (near > 0) { names[upper] -= near / 2; names[1 - upper] += near / 2; }
+  const series = lines.map((rows, at) => {
+    const { split, epoch: end } = rows.at(-1);
     const dots = rows.map((row) => `<circle r="3.5" cx="${x(row.epoch)}" cy="${y(row[key])}" data-split="${split}" data-epoch="${row.epoch}" data-value="${row[key]}">` +
       `<title>epoch ${row.epoch}, ${split}: ${format(row[key])}</title></circle>`).join("");
-    return end ? `<g class="${split}"><polyline points="${rows.map((row) => `${x(row.epoch)},${y(row[key])}`).join(" ")}"/>${dots}${text(x(end.epoch) + 8, y(end[key]) + 4, "start", split)}</g>` : "";
+    return `<g class="${split}"><polyline points="${rows.map((row) => `${x(row.epoch)},${y(row[key])}`).join(" ")}"/>${dots}${text(x(end) + 8, names[at], "start", split)}</g>`;
   });
-  const lines = [low, high].map((value) => `<line x1="${left}" x2="${width - 50}" y1="${y(value)}" y2="${y(value)}"/>${text(left - 6, y(value) + 4, "end", format(value))}`);
-  const marks = [0, last].map((epoch) => text(x(epoch), height - 4, "middle", epoch));
-  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title} after each epoch" data-key="${key}" data-from="${x(0)}" data-to="${x(last)}"><line class="now" y1="20" y2="${height - bottom}"/>${text(0, 10, "start", title)}${lines.join("")}${marks.join("")}${series.join("")}</svg>`;
+  const grid = [low, high].map((value) => `<line x1="${left}" x2="${width - 50}" y1="${y(value)}" y2="${y(value)}"/>${text(left - 6, y(value) + 4, "end", format(value))}`);
+  const marks = [0, last].map((epoch) => text(x(epoch), height - 4, "middle", epoch ? `epoch ${epoch}` : "0"));
+  return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title} after each epoch" data-key="${key}" data-from="${x(0)}" data-to="${x(last)}"><line class="now" y1="20" y2="${height - bottom}"/>${text(0, 10, "start", title)}${grid.join("")}${marks.join("")}${series.join("")}</svg>`;
 }
 
 function stateOf(changed) {
