@@ -187,6 +187,50 @@ FAULTS = {
         ("order = _mixed(labels)", "order = np.arange(len(labels))"),
         ("if not 1 < len(names)", "if not 0 < len(names)"),
     ],
+    # The page: what it says, what it carries, and what its scripts compute.
+    ("stages/train.py", "tests/stages/test_evaluate.py"): [
+        ('"train", *epoch.train,', '"train", *epoch.held_out,'),
+    ],
+    ("src/report/page.py", "tests/report/test_page.py -m inside"): [
+        (
+            'metrics["test"][name], form)',
+            'metrics["test"][{"accuracy": "error_rate"}.get(name, name)], form)',
+        ),
+        (
+            'metrics["test"][name], form)',
+            'metrics["test"][name] * (2 if name == "loss" else 1), form)',
+        ),
+        ('recipe["epoch"] * steps', "99 * steps"),
+    ],
+    ("stages/report.py", "tests/report/test_page.py -m inside"): [
+        ('[row["f1"] for row', '[row["recall"] for row'),
+        (
+            "page.state({} if off or untrainable else start)",
+            "page.state({} if off or untrainable else model)",
+        ),
+    ],
+    ("src/report/model.js", "tests/report/test_page.py -m inside"): [
+        ("value * scale)", "value)"),
+        ("across[left];", "across[0];"),
+        ("(node.count_include_pad ? all : inside)", "inside"),
+        ("<= 1e-4 && probabilities", "<= 1 && probabilities"),
+    ],
+    ("src/report/ink.js", "tests/report/test_page.py -m inside"): [
+        ("WIDTH * 14.5 / 28, WIDTH)", "WIDTH / 2, WIDTH)"),
+    ],
+    ("src/report/training.js", "tests/report/test_page.py -m inside"): [
+        ("values[i] -= slopes[i] * scale", "values[i] -= slopes[i] / rows.length * rate"),
+        (
+            "velocities[i] * momentum + slopes[i] / rows.length",
+            "velocities[i] * momentum + slopes[i]",
+        ),
+    ],
+    ("src/learning/snapshots.py", "tests/learning/test_snapshots.py"): [
+        (".round().to(torch.int8)", ".to(torch.int8)"),
+    ],
+    ("src/learning/training.py", "tests/learning/test_snapshots.py"): [
+        ('found["way"]', "[]"),
+    ],
 }
 MUTANTS = [
     Mutant(path, old, new, test) for (path, test), pairs in FAULTS.items() for old, new in pairs
