@@ -474,6 +474,13 @@ def test_node_trains_softmax_regression_to_the_recorded_hashes(small: Path) -> N
     assert len(found) == 3
 
 
+def test_node_unpacks_snapshots_of_8_bits() -> None:
+    taken = {"0/w": np.int8([[-127, 0, 64]]), "scale/0/w": np.float32([0.5])}
+    (moment,) = page.way(taken, {"batch_size": 1, "drop_last": False, "epoch": 1}, 1)
+    found = node(f"console.log(JSON.stringify([...unpackAll({json.dumps(moment['tensors'])}).w]))")
+    assert found == [-63.5, 0, 32]
+
+
 def test_steps_of_exact_inputs_and_exponentials_are_those_of_the_training() -> None:
     for inputs in (1, 9, 784, 1023, 1024, 3072, 100_000):
         assert page.input_step("linear", inputs) == grids.for_inputs(inputs).step
