@@ -449,9 +449,12 @@ def test_node_draws_numpys_permutations_and_digests_as_hashlib() -> None:
     assert found == hashlib.sha256(content).hexdigest()
 
 
-def test_node_trains_softmax_regression_to_the_recorded_hashes(small: Path) -> None:
+@pytest.mark.parametrize("momentum", [0, 0.5])
+def test_node_trains_softmax_regression_to_the_recorded_hashes(
+    momentum: float, small: Path
+) -> None:
     stages.small_parameters(
-        **{"train.shuffle": True, "train.momentum": 0.5, "train.schedule": "linear"},
+        **{"train.shuffle": True, "train.momentum": momentum, "train.schedule": "linear"},
         # More than a browser's numbers and six decimals hold.
         **{"train.seed": 2**53 + 1, "train.learning_rate": 0.1234567, "train.batch_size": 40},
         **{"train.epochs": 3, "train.init": "normal", "train.drop_last": True},
