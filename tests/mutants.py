@@ -44,8 +44,8 @@ FAULTS = {
         ("if bits < 2 * FEWEST", "if bits < 0"),
     ],
     ("src/exact/modules.py", "tests/exact/test_modules.py"): [
-        ("x = _Snap.apply(flat, inputs)", "x = flat.double()"),
-        ("x = _Snap.apply(x, inputs)", "x = x.double()"),
+        ("x = _snap(flat, inputs)", "x = flat.double()"),
+        ("x = _snap(x, inputs)", "x = x.double()"),
         ("error = errors.snap(given[0])", "error = given[0]"),
         ("given[0] * ctx.is_within", "given[0]"),
         ("back = grids.ERRORS.round_(", "back = ("),
@@ -66,7 +66,7 @@ FAULTS = {
         ("elif not _is_own(kind):", "elif False:"),
     ],
     ("src/exact/modules.py", "tests/learning/test_training.py -k whole_numbers"): [
-        ("x = _Snap.apply(input, grids.NORMALIZED)", "x = input.double()"),
+        ("x = _snap(input, grids.NORMALIZED)", "x = input.double()"),
     ],
     ("src/exact/loss.py", "tests/learning/test_training.py -k whole_numbers"): [
         ("grids.LOGIT_ERRORS.round_(error)", "error"),

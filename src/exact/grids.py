@@ -5,6 +5,7 @@ steps of a power of two, so is the product. While no partial sum can exceed 2^53
 rounds, in whatever order. README.md beside this file has the proof.
 """
 
+import functools
 import math
 from dataclasses import dataclass
 
@@ -25,7 +26,7 @@ class Grid:
     step: float
     largest: float
 
-    @property
+    @functools.cached_property
     def bits(self) -> int:
         """How many bits the largest value has, in steps."""
         return round(math.log2(self.largest / self.step))
@@ -41,8 +42,9 @@ class Grid:
 
     def snap(self, values: torch.Tensor) -> torch.Tensor:
         """Return the nearest elements of the grid, float64, as a new tensor."""
-        wide = values if values.dtype == torch.float64 else values.double()
-        return self.round_(wide.clamp(-self.largest, self.largest))
+        if values.dtype == torch.float64:
+            return self.round_(values.clamp(-self.largest, self.largest))
+        return self.snap_(values.double())
 
     def snap_(self, values: torch.Tensor) -> torch.Tensor:
         """Bring float64 values in place to the nearest elements of the grid."""
@@ -80,16 +82,19 @@ def log2_up(count: int) -> int:
     return (max(1, count) - 1).bit_length()
 
 
+@functools.cache
 def for_inputs(inputs: int, finest: Grid = INPUTS) -> Grid:
     """Return the grid of what enters a product that sums over so many inputs, and a bias."""
     return finest.coarsened(BITS - WEIGHTS.bits - log2_up(inputs + 1))
 
 
+@functools.cache
 def for_errors(terms: int) -> Grid:
     """Return the grid of errors of which so many, times weights, are summed to go back."""
     return ERRORS.coarsened(BITS - WEIGHTS.bits - log2_up(terms))
 
 
+@functools.cache
 def for_gradient(what: str, inputs: Grid, errors: Grid, each: int, rows: int) -> tuple[Grid, Grid]:
     """Return the grids of inputs and errors for the gradient of a weight.
 

@@ -67,7 +67,7 @@ class _Snap(Function):
         with stepping.twin():
             snapped = grid.snap(x)
             ctx.is_within = None
-            if x.requires_grad and x.numel():
+            if x.numel():
                 low, high = x.aminmax()
                 if low < -grid.largest or high > grid.largest:
                     ctx.is_within = x.abs() <= grid.largest
@@ -76,6 +76,15 @@ class _Snap(Function):
     @staticmethod
     def backward(ctx: Any, *given: Tensor) -> tuple[Tensor, None]:
         return given[0] if ctx.is_within is None else given[0] * ctx.is_within, None
+
+
+def _snap(x: Tensor, grid: Grid) -> Tensor:
+    """Bring x to a grid; autograd need not know of what has no derivative, as pixels."""
+    if x.requires_grad:
+        snapped: Tensor = _Snap.apply(x, grid)
+        return snapped
+    with stepping.twin():
+        return grid.snap(x)
 
 
 def _pair_of_grids(
@@ -114,7 +123,7 @@ class Linear(nn.Linear):
         flat = input if input.dim() == 2 else input.reshape(-1, self.in_features)
         each = max(1, math.prod(input.shape[1:-1]))
         pair = _pair_of_grids(self, self.weight, inputs, errors, each, len(input))
-        x = _Snap.apply(flat, inputs)
+        x = _snap(flat, inputs)
         y = _Product.apply(x.t(), self.weight, self.bias, pair).t()
         return y if input.dim() == 2 else y.reshape(*input.shape[:-1], self.out_features)
 
@@ -198,7 +207,7 @@ class Conv2d(nn.Conv2d):
         inputs = grids.for_inputs(self.in_channels // groups * area, grids.IMAGES)
         errors = grids.for_errors(self.out_channels // groups * overlaps)
         pair = _pair_of_grids(self, self.weight, inputs, errors, math.prod(sides), len(x))
-        x = _Snap.apply(x, inputs)
+        x = _snap(x, inputs)
         patches = _Patches.apply(x, kernel, stride, padding, dilation)
         weight, bias = self.weight.flatten(1), self.bias
         if groups > 1:
@@ -288,7 +297,7 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
 
     def forward(self, input: Tensor) -> Tensor:
         self._check_input_dim(input)  # torch's own
-        x = _Snap.apply(input, grids.NORMALIZED)
+        x = _snap(input, grids.NORMALIZED)
         if not self.training:
             shape = (1, -1, *[1] * (input.dim() - 2))
             assert self.running_mean is not None
@@ -372,7 +381,7 @@ def _average(x: Tensor, windows: list[list[tuple[int, int]]], counts: Tensor) ->
         for index, (first, end) in enumerate(spans):
             matrix[index, first:end] = 1
         matrices.append(matrix)
-    return _Average.apply(_Snap.apply(x, grid), *matrices, counts.to(x.device))
+    return _Average.apply(_snap(x, grid), *matrices, counts.to(x.device))
 
 
 class AvgPool2d(nn.AvgPool2d):
