@@ -152,17 +152,21 @@ function stopTraining() {
 function train(file) {
   stopPlaying();
   stopTraining();
-  const sources = [product, snap, softmaxErrors, descend, sha256, permutation, readRows, trainInWorker].map(String);
+  const sources = [product, snap, softmaxErrors, descend, sha256, permutation, trainInWorker].map(String);
   const failing = `onmessage = ({ data }) => trainInWorker(data).catch((error) => postMessage({ error: String(error) }));`;
   const url = URL.createObjectURL(new Blob([sources.join("\n"), failing], { type: "text/javascript" }));
-  worker = new Worker(url);
+  const mine = worker = new Worker(url);
   URL.revokeObjectURL(url);
   for (const row of $("train-rows").children) row.lastChild.textContent = "";
   Object.assign($("train-hash").dataset, { epoch: "", hash: "" });
   $("train-hash").textContent = "Reading the file \u2026";
   worker.onmessage = ({ data }) => showTraining(data);
   const { weight, bias } = stateOf(unpackAll(page.start));
-  worker.postMessage({ file, recipe: page.recipe, weight, bias, tables });
+  // Read on the page's own thread: WebKit lets no worker of a page on disk read a file.
+  readRows(file, weight.length / bias.length).then(
+    (rows) => mine.postMessage({ ...rows, recipe: page.recipe, weight, bias, tables }, [rows.pixels.buffer, rows.labels.buffer]),
+    (error) => { if (mine === worker) showTraining({ error: String(error) }); },
+  );
 }
 
 function showTraining({ error, part, epoch, hash, weight, bias }) {

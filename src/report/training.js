@@ -130,8 +130,7 @@ async function readRows(file, inputs) {  // data/prepared/train.safetensors: ima
   return { pixels: new Float32Array(await part(head.images.data_offsets)), labels: halves.filter((_, i) => i % 2 === 0) };
 }
 
-async function trainInWorker({ file, recipe, weight, bias, tables }) {
-  const { pixels, labels } = await readRows(file, weight.length / bias.length);
+async function trainInWorker({ pixels, labels, recipe, weight, bias, tables }) {
   const state = { weight, bias, weightVelocity: new Float64Array(weight.length), biasVelocity: new Float64Array(bias.length) };
   const count = labels.length, size = recipe.batch_size, batches = recipe.drop_last ? Math.floor(count / size) : Math.ceil(count / size);
   if (!batches) throw new Error(`it has ${count} rows, less than a batch`);

@@ -469,8 +469,9 @@ def test_node_trains_softmax_regression_to_the_recorded_hashes(
         "globalThis.postMessage = ({ epoch, hash }) => { if (hash) found.push(hash); };"
         f"const file = new Blob([require('fs').readFileSync({json.dumps(train)})]);"
         "const tables = page.exp.map((part) => new Float64Array(bytes(part).buffer));"
-        "trainInWorker({ file, recipe: page.recipe, weight: start['1.weight'],"
-        " bias: start['1.bias'], tables }).then(() => console.log(JSON.stringify(found)));"
+        "readRows(file, 64).then((rows) => trainInWorker({ ...rows, recipe: page.recipe,"
+        " weight: start['1.weight'], bias: start['1.bias'], tables }))"
+        ".then(() => console.log(JSON.stringify(found)));"
     )
     curve = read_csv(Path("metrics/plots/learning_curve.csv"))
     assert found == [row["sha256"] for row in curve if row["split"] == "train"]
