@@ -188,9 +188,6 @@ FAULTS = {
         ("if not 1 < len(names)", "if not 0 < len(names)"),
     ],
     # The page: what it says, what it carries, and what its scripts compute.
-    ("stages/train.py", "tests/stages/test_evaluate.py"): [
-        ('"train", *epoch.train,', '"train", *epoch.held_out,'),
-    ],
     ("src/report/page.py", "tests/report/test_page.py -m inside"): [
         (
             'metrics["test"][name], form)',
