@@ -93,9 +93,10 @@ def main() -> None:
         return
     best = [epoch for epoch in curve if epoch.is_best]
     kept_epoch = best[-1].number if settings.keep == "best" else curve[-1].number
-    print(
-        f"train: keeps epoch {kept_epoch} of {len(curve)}; ended by {curve[-1].ended}", flush=True
-    )
+    why = "all epochs are done"
+    if curve[-1].ended == "patience":
+        why = f"no epoch was better for {settings.patience}, so it ends early"
+    print(f"train: {why}; keeps the weights of epoch {kept_epoch} of {len(curve)}", flush=True)
     recipe |= {"epoch": kept_epoch, "epochs_run": len(curve), "ended": curve[-1].ended}
     recipe |= {"graph": nodes, "graph_reason": reason}
     table = []

@@ -64,11 +64,13 @@ def softmax(
         highest logit and each (classes, B) and the sums of the exponentials (B,), both exact; the
         first class with the highest logit (B,), int64.
     """
+    if len(logits) > 2 ** (grids.BITS - EXPONENTIALS.bits):
+        raise grids.NotExactError(f"a softmax over {len(logits):,} classes would not be exact")
     highest, predicted = logits.max(dim=0)
     gaps = highest - logits
     table = exponentials(logits.device)
-    # Clamped as integers: a NaN of a training that diverges must not become an index.
-    index = (gaps * float(RESOLUTION)).round_().long().clamp_(0, LAST)
+    # Clamped as integers too: a NaN of a training that diverges must not become an index.
+    index = (gaps * float(RESOLUTION)).round_().clamp_(max=LAST).long().clamp_(0, LAST)
     powers = table.take(index)
     totals = powers.sum(dim=0)
     return powers.div_(totals), gaps, totals, predicted

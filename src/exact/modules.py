@@ -87,23 +87,45 @@ def _snap(x: Tensor, grid: Grid) -> Tensor:
         return grid.snap(x)
 
 
+def _for_each_row(name: str, count: int) -> tuple[int, int]:
+    """Return how many of so many things each row that is here has, and of how many rows in all.
+
+    A forward may put its rows into any dimension, so the shape of an input does not tell.
+    """
+    now = stepping.current()
+    if now is None:
+        return count, 1
+    if torch._C._current_graph_task_id() != -1:
+        raise NotExactError(
+            f"{name}: a forward inside the backward, as torch.utils.checkpoint takes it, draws and "
+            "counts anew; leave it out, or set train.exact to false"
+        )
+    here = now.rows.stop - now.rows.start
+    if here and count % here:
+        raise NotExactError(
+            f"{name}: its {count:,} inputs are not the same number for each of {here:,} rows"
+        )
+    return (count // here if here else 0), now.batch
+
+
 def _pair_of_grids(
-    module: nn.Module, weight: Tensor, inputs: Grid, errors: Grid, each: int, rows: int
+    module: nn.Module, weight: Tensor, inputs: Grid, errors: Grid, products: int
 ) -> Callable[[], tuple[Callable[[Tensor], Tensor], Grid]]:
     """Return a function that the backward calls: how x is snapped for the gradient, and errors.
 
     The gradient of a weight sums over all its uses: a forward may use a module several times, and
-    modules may share a weight. They are known only when the forward has ended.
+    modules may share a weight. They are known only when the forward has ended. `products` is how
+    many the rows that are here add to it now.
     """
+    name = getattr(module, "path", type(module).__name__)
     now = stepping.current()
-    whole = now.batch if now else rows
+    each, whole = _for_each_row(name, products)
     if now:
         now.products[id(weight)] = now.products.get(id(weight), 0) + each
 
     def pair() -> tuple[Callable[[Tensor], Tensor], Grid]:
-        products = now.products[id(weight)] if now else each
-        name = getattr(module, "path", type(module).__name__)
-        coarse, coarse_errors = grids.for_gradient(name, inputs, errors, products, whole)
+        uses = now.products[id(weight)] if now else each
+        coarse, coarse_errors = grids.for_gradient(name, inputs, errors, uses, whole)
         return (coarse.snap if coarse != inputs else lambda x: x), coarse_errors
 
     pair()  # refuses before anything is computed
@@ -121,8 +143,7 @@ class Linear(nn.Linear):
             )
         inputs, errors = grids.for_inputs(self.in_features), grids.for_errors(self.out_features)
         flat = input if input.dim() == 2 else input.reshape(-1, self.in_features)
-        each = max(1, math.prod(input.shape[1:-1]))
-        pair = _pair_of_grids(self, self.weight, inputs, errors, each, len(input))
+        pair = _pair_of_grids(self, self.weight, inputs, errors, len(flat))
         x = _snap(flat, inputs)
         y = _Product.apply(x.t(), self.weight, self.bias, pair).t()
         return y if input.dim() == 2 else y.reshape(*input.shape[:-1], self.out_features)
@@ -203,15 +224,14 @@ class Conv2d(nn.Conv2d):
         if min(sides) < 1:
             raise NotExactError(f"images of {x.shape[2]} x {x.shape[3]} are too small for Conv2d")
         area, groups = math.prod(kernel), self.groups
-        overlaps = math.prod(math.ceil(k / s) for k, s in zip(kernel, stride, strict=True))
         inputs = grids.for_inputs(self.in_channels // groups * area, grids.IMAGES)
-        errors = grids.for_errors(self.out_channels // groups * overlaps)
-        pair = _pair_of_grids(self, self.weight, inputs, errors, math.prod(sides), len(x))
+        errors = grids.for_errors(self.out_channels // groups)
+        pair = _pair_of_grids(self, self.weight, inputs, errors, math.prod(sides) * len(x))
         x = _snap(x, inputs)
         patches = _Patches.apply(x, kernel, stride, padding, dilation)
         weight, bias = self.weight.flatten(1), self.bias
         if groups > 1:
-            patches = patches.view(groups, -1, patches.shape[1])
+            patches = patches.unflatten(0, (groups, -1))
             weight = weight.view(groups, -1, weight.shape[1])
             bias = None if bias is None else bias.view(groups, -1)
         y = _Product.apply(patches, weight, bias, pair)
@@ -219,7 +239,7 @@ class Conv2d(nn.Conv2d):
 
 
 # So many products of an error and a value, of 22 and 20 bits, fit an int64.
-MOST_VALUES = 2**21
+MOST_VALUES = 2**21 - 1
 
 
 class _Normalize(Function):
@@ -237,13 +257,13 @@ class _Normalize(Function):
             shape = (1, -1, *[1] * (x.dim() - 2))
             over = [0, *range(2, x.dim())]
             steps = (x / grids.NORMALIZED.step).long()
-            now = stepping.current()
-            values = steps.numel() // max(1, steps.shape[0] * steps.shape[1])
-            if (now.batch if now else len(x)) * values > MOST_VALUES:
+            here = steps.numel() // max(1, steps.shape[1])
+            values, rows = _for_each_row("BatchNorm", here)
+            if rows * values > MOST_VALUES:
                 raise NotExactError(
                     f"BatchNorm: at most {MOST_VALUES // values:,} rows are allowed in a batch"
                 )
-            count = torch.full_like(steps.sum(over), steps.numel() // max(1, steps.shape[1]))
+            count = torch.full_like(steps.sum(over), here)
             sums = torch.stack([steps.sum(over), (steps * steps).sum(over), count])
             if add_up:
                 add_up(sums)
@@ -306,6 +326,11 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             y: Tensor = (x - self.running_mean.view(shape)) * factor.view(shape)
             return y + self.bias.view(shape)
         now = stepping.current()
+        if now and self.add_up is None and now.rows != slice(0, now.batch):
+            raise NotExactError(
+                f"{type(self).__name__} needs the whole batch at once; for several processes give "
+                "`convert` what adds up their sums"
+            )
         is_first = now is None or (now.rows.start == 0 and now.rows.stop > 0)
         y, mean, variance, count = _Normalize.apply(
             x, self.weight, self.bias, self.eps, self.add_up, is_first
@@ -398,6 +423,8 @@ class AvgPool2d(nn.AvgPool2d):
             outputs = (math.ceil(rounded) if self.ceil_mode else math.floor(rounded)) + 1
             if self.ceil_mode and (outputs - 1) * stride >= side + padding:
                 outputs -= 1  # torch's rule: a window starts inside the image or its left padding
+            if outputs < 1:
+                raise RuntimeError(f"images of {side} pixels a side are too small for {self}")
             starts = [at * stride - padding for at in range(outputs)]
             spans = [(max(0, at), max(0, min(side, at + kernel))) for at in starts]
             padded = [min(at + kernel, side + padding) - at for at in starts]
@@ -435,6 +462,9 @@ def _drop(x: Tensor, share: float, dims: int) -> Tensor:
     now = stepping.current()
     if now is None:
         raise NotExactError("Dropout draws in training, and needs to know the step: use exact.step")
+    _for_each_row("Dropout", len(x))
+    if len(x) != now.rows.stop - now.rows.start:
+        raise NotExactError(f"Dropout needs the rows in the first dimension, got {tuple(x.shape)}")
     shape = (now.batch, *x.shape[1:dims], *[1] * (x.dim() - dims))
     kept = now.generator().random(shape)[now.rows] >= share
     scale = 0.0 if share == 1 else 1 / (1 - share)
@@ -468,8 +498,14 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
     nn.Dropout2d: Dropout2d,
 }
 # They sum nothing, so torch's own are exact.
-EXACT_ALREADY = (nn.ReLU, nn.LeakyReLU, nn.Hardtanh, nn.Flatten, nn.Unflatten, nn.Identity)
-CONTAINERS = (nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict)
+EXACT_ALREADY = (
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.ZeroPad2d, nn.PixelShuffle),
+    *(nn.Flatten, nn.Unflatten, nn.Identity),
+)
+CONTAINERS = (
+    *(nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict),
+    *(nn.ParameterList, nn.ParameterDict),
+)
 INSTEAD = "use another module, or set train.exact to false"
 
 
@@ -510,10 +546,15 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
             what = "" if base is kind else f"a subclass of {base.__name__} "
             raise NotExactError(f"{where}: {what}has no exact twin; {INSTEAD}")
     model.double()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            grids.WEIGHTS.snap_(parameter)
+    _snap_weights(model)
+    model.register_load_state_dict_post_hook(_snap_weights)  # what is loaded may be on no grid
     return model
+
+
+@torch.no_grad()
+def _snap_weights(model: nn.Module, *_: object) -> None:
+    for parameter in model.parameters():
+        grids.WEIGHTS.snap_(parameter)
 
 
 def _is_own(kind: type[nn.Module]) -> bool:

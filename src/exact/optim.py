@@ -41,7 +41,10 @@ class Optimizer:
         self.state: list[dict[str, Any]] = []
         for group in groups:
             assert isinstance(group, dict)
-            own = list(group["params"])
+            given = group["params"]
+            own = [p for p in ([given] if isinstance(given, Tensor) else given) if p.requires_grad]
+            if not own:
+                continue
             master = torch.cat([parameter.detach().flatten().double() for parameter in own])
             gradient, snapped = torch.zeros_like(master), torch.empty_like(master)
             start = 0
@@ -86,7 +89,7 @@ class Optimizer:
         for parameter, gradient in self._views:
             if parameter.grad is not gradient:
                 raise RuntimeError("clear gradients by this optimizer's zero_grad, not the model's")
-        count = self.masters[0].new_tensor(float(rows))  # a GPU divides by a tensor, not a number
+        count = self.masters[0].new_tensor([float(rows)])  # a GPU divides by no number exactly
         for index, group in enumerate(self.param_groups):
             self._update(index, group, count)
         self._snap()
@@ -126,7 +129,7 @@ class SGD(Optimizer):
     def _update(self, index: int, group: dict[str, Any], rows: Tensor) -> None:
         master, gradient = self.masters[index], self.gradients[index]
         if not (group["momentum"] or group["weight_decay"]):
-            rate = gradient.new_tensor(group["lr"]) / rows
+            rate = gradient.new_tensor([group["lr"]]) / rows
             master.sub_(gradient * rate)
             return
         slope = gradient / rows
@@ -172,6 +175,6 @@ class AdamW(Optimizer):
         state["mean"].mul_(first).add_(slope * (1 - first))
         state["square"].mul_(second).add_((slope * slope).mul_(1 - second))
         # NumPy's root is rounded correctly; the bias corrections are plain numbers.
-        root = functions.sqrt(state["square"] / master.new_tensor(1 - state["second"]))
+        root = functions.sqrt(state["square"] / master.new_tensor([1 - state["second"]]))
         change = state["mean"] / root.add_(group["eps"])
         master.sub_(change.mul_(group["lr"] / (1 - state["first"])))

@@ -49,15 +49,19 @@ class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
     ) -> Any:
         kwargs = kwargs or {}
         result = func(*args, **kwargs)
-        if stepping.is_inside_a_twin() or func.namespace not in ("aten", "c10d"):
+        if stepping.is_inside_a_twin() or func.namespace in ("profiler", "prim"):
             return result
         name = func.overloadpacket.__name__
+        if func.namespace not in ("aten", "c10d"):
+            raise grids.NotExactError(_message(f"{func.namespace}::{name}"))
         plain = name.rstrip("_")
         if plain not in SAFE:
             raise grids.NotExactError(_message(f"aten::{name}"))
-        if kwargs.get("alpha", 1) != 1:
+        names = (argument.name for argument in func._schema.arguments)
+        named = dict(zip(names, args, strict=False)) | kwargs
+        if named.get("alpha", 1) != 1:
             raise grids.NotExactError(_message(f"aten::{name} with alpha"))
-        if plain in POWERS_ONLY and isinstance(args[1], int | float) and not _is_power(args[1]):
+        if plain in POWERS_ONLY and _is_number(args[1]) and not _is_power(float(args[1])):
             raise grids.NotExactError(
                 _message(f"aten::{name} by {args[1]}", "multiply by the reciprocal instead")
             )
@@ -73,8 +77,16 @@ class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
 def _overlaps(given: Any) -> bool:
     """Say so of max_pool2d's arguments from the kernel on: stride, padding, dilation."""
     kernel, stride, _, dilation = [*given, *[[]] * 4][:4]
+    stride = stride or kernel
     reach = [k * d for k, d in zip([*kernel] * 2, [*dilation] * 2 or [1] * 4, strict=False)]
     return any(s < r for r, s in zip(reach, [*stride] * 2, strict=False))
+
+
+def _is_number(value: Any) -> bool:
+    """Say whether a GPU would take it for a number: a scalar tensor of the CPU is one to it."""
+    if isinstance(value, torch.Tensor):
+        return value.dim() == 0 and value.device.type == "cpu"
+    return isinstance(value, int | float)
 
 
 def _is_power(number: float) -> bool:
@@ -96,13 +108,17 @@ def _check_sum(args: Any) -> None:
         raise grids.NotExactError(
             _message(
                 "an addition in the backward pass",
-                "branches meet here whose errors are on no grid, maybe behind a LeakyReLU",
+                "put a module that has an exact twin behind it, or set train.exact to false",
+                "branches meet there whose errors are on no grid, maybe behind a LeakyReLU",
             )
         )
 
 
-def _message(what: str, way_out: str = "") -> str:
+def _message(what: str, way_out: str = "", where: str = "") -> str:
     """Say where an operation comes from, and what to do."""
+    way_out = way_out or "use a module that has an exact twin, or set train.exact to false"
+    if where:
+        return f"{what} is not exact: {where}; {way_out}"
     where = "in the backward pass"
     for frame in reversed(traceback.extract_stack()[:-2]):
         path = frame.filename.replace("\\", "/")
@@ -112,5 +128,4 @@ def _message(what: str, way_out: str = "") -> str:
         break
     if torch._C._current_graph_task_id() != -1:
         where = "it comes from the backward pass, of something that the forward broadcasts or sums"
-    way_out = way_out or "use a module that has an exact twin, or set train.exact to false"
     return f"{what} is not exact: {where}; {way_out}"

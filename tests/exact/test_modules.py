@@ -8,6 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn.utils import parametrizations
+from torch.utils.checkpoint import checkpoint
 
 from src import exact
 from src.exact import grids
@@ -143,6 +144,51 @@ def test_what_is_beyond_the_grid_is_clamped_and_has_no_derivative(case: str) -> 
     assert x.grad is not None
     assert x.grad[0].flatten()[0] == 0
     assert x.grad.any()
+
+
+@pytest.mark.parametrize("layout", ["rows second", "rows folded", "grouped"])
+def test_rows_in_any_dimension_are_split_without_a_trace(layout: str) -> None:
+    torch.manual_seed(0)
+    is_image = layout == "grouped"
+    twin = exact.convert(nn.Conv2d(4, 4, 3, groups=2) if is_image else nn.Linear(9, 4))
+    x = torch.randn(12, 4, 9, 9) if is_image else torch.randn(12, 700, 9)
+    errors = torch.randn(12, 4, 7, 7) if is_image else torch.randn(12, 700, 4)
+
+    def laid_out(part: Tensor) -> Tensor:
+        if layout == "rows folded":
+            return part.flatten(0, 1)
+        return part.transpose(0, 1) if layout == "rows second" else part
+
+    def gradient(*shares: slice) -> Tensor:
+        twin.zero_grad()
+        for rows in shares:
+            # So large a batch that grids are coarse.
+            with exact.step(seed=0, epoch=1, step=0, rows=rows, batch=2**17):
+                twin(laid_out(x[rows])).backward(laid_out(errors[rows].double()))
+        assert twin.weight.grad is not None
+        return twin.weight.grad.clone()
+
+    whole = gradient(slice(0, 12))
+    assert torch.equal(gradient(slice(0, 5), slice(5, 5), slice(5, 12)), whole)
+    assert torch.equal(gradient(*(slice(at, at + 1) for at in range(12))), whole)
+
+
+def test_batch_norm_refuses_a_part_of_a_batch_and_a_forward_within_the_backward() -> None:
+    norm, x = exact.convert(nn.BatchNorm1d(3)), torch.randn(4, 3)
+    half = exact.step(seed=0, epoch=1, step=0, rows=slice(0, 4), batch=8)
+    with half, pytest.raises(exact.NotExactError, match="needs the whole batch at once"):
+        norm(x)
+    model = exact.convert(nn.Sequential(nn.Linear(3, 3), nn.Dropout(0.5)))
+    with exact.step(seed=0, epoch=1, step=0, rows=slice(0, 4), batch=4):
+        y = checkpoint(model, x.requires_grad_(), use_reentrant=False)
+        with pytest.raises(exact.NotExactError, match=r"torch\.utils\.checkpoint"):
+            y.sum().backward()
+
+
+def test_weights_that_are_loaded_come_onto_the_grid() -> None:
+    twin = exact.convert(nn.Sequential(nn.Linear(3, 3)))
+    twin.load_state_dict(nn.Sequential(nn.Linear(3, 3)).state_dict())
+    assert all(grids.WEIGHTS.holds(parameter) for parameter in twin.parameters())
 
 
 def test_a_linear_twin_refuses_another_shape_as_torch_does() -> None:

@@ -111,6 +111,18 @@ def test_numpy_draws_whatever_a_model_starts_from() -> None:
 def test_a_start_that_needs_a_decomposition_is_refused() -> None:
     with exact.seeded(0), pytest.raises(exact.NotExactError, match="linalg_qr is not exact"):
         nn.init.orthogonal_(torch.empty(3, 3))
+    with exact.seeded(0), pytest.raises(exact.NotExactError, match="sin is not exact"):
+        torch.sin(torch.arange(3.0))
+
+
+def test_an_optimizer_takes_one_tensor_and_leaves_what_is_frozen() -> None:
+    weight, frozen = nn.Parameter(torch.ones(3).double()), nn.Parameter(torch.ones(3).double())
+    frozen.requires_grad_(False)
+    optimizer = exact.AdamW([{"params": weight}, {"params": [frozen]}], weight_decay=0.1)
+    weight.grad.fill_(1)
+    optimizer.step(1)
+    assert (weight != 1).all()
+    assert (frozen == 1).all()
 
 
 class Forward(nn.Module):
@@ -145,6 +157,8 @@ def take_a_step(model: nn.Module, x: Tensor) -> None:
         (lambda y, m: y / 3, "div by 3"),
         (lambda y, m: y * m.scale, "sum"),
         (lambda y, m: y.exp(), "exp"),
+        (lambda y, m: y / torch.tensor(3.0), "div by 3"),
+        (lambda y, m: torch.rsub(y, 2.0, alpha=3), "alpha"),
     ],
 )
 def test_an_operation_that_is_not_exact_is_named(then: object, name: str) -> None:
@@ -189,7 +203,7 @@ def test_what_public_models_do_in_place_passes() -> None:
     take_a_step(Public(), torch.rand(4, 1, 28, 28))
 
 
-@pytest.mark.parametrize("pool", [(3, 2), (2, 2, 0, 2), (2, 1)])
+@pytest.mark.parametrize("pool", [(3, 2), (2, 2, 0, 2), (2, 1), (2, None, 0, 2)])
 def test_maxima_that_overlap_in_a_forward_are_refused(pool: tuple[int, ...]) -> None:
     x = torch.rand(1, 1, 9, 9, dtype=torch.float64)
     with exact.watch(), pytest.raises(exact.NotExactError, match="max_pool2d with overlap"):
