@@ -64,7 +64,7 @@ class Prepare(parameters.Section):
     def _apart(self) -> "Prepare":
         for (one, left), (other, right) in combinations(self.splits.items(), 2):
             if max(left[0], right[0]) < min(left[1], right[1]):
-                raise ValueError(f"{one}_rows and {other}_rows may not overlap")
+                raise ValueError(f"{one}_rows and {other}_rows may not overlap: {left} and {right}")
         return self
 
 

@@ -58,14 +58,14 @@ def main() -> None:
     # As text, the seed keeps its 63 bits: a number has 53 in a browser.
     settings = {name: recipe[name] for name in page.RECIPE} | {"seed": str(recipe["seed"])}
     names = recipe["names"]
-    off, untrainable = page.uncomputable(recipe, model), page.untrainable(recipe)
-    linear = None if off else page.linear(recipe)
+    off, untrainable = page.uncomputable(recipe, model), page.untrainable(recipe, model)
+    linear = None if off else page.linear(recipe, model)
     graph = None if off else page.on_grids(recipe, model)
     way = [] if off else page.way(snapshots, recipe, len(train.labels))
     first = figures.first_layer(model, recipe["graph"], recipe["shape"])
     with files.reading(METRICS):
         scores = page.scores(metrics)
-    is_folder = "folder" in fetched.sources
+    is_folder = fetched.sources == ["folder"]
     kind = (UNKNOWN if is_folder else KNOWN.get(fetched.dataset, UNKNOWN)).kind
     content = {
         "kind": kind,

@@ -87,7 +87,7 @@ FAULTS = {
         ("functions.sqrt(state", "torch.sqrt(state"),
     ],
     ("src/exact/optim.py", "tests/exact/test_training_parts.py"): [
-        ('state["second"] *= second', 'state["second"] *= first'),
+        ('state["beta2_power"] *= beta2', 'state["beta2_power"] *= beta1'),
         (
             "self._update(index, group, count)\n        self._snap()",
             "self._update(index, group, count)",

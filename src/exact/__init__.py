@@ -14,6 +14,7 @@ how and why. Nothing in this package imports anything else of the project.
             optimizer.step(len(y))
 """
 
+from src.exact.functions import cosine
 from src.exact.grids import NotExactError
 from src.exact.loss import CrossEntropyLoss, log_softmax, losses
 from src.exact.modules import (
@@ -51,6 +52,7 @@ __all__ = [
     "NotExactError",
     "Optimizer",
     "convert",
+    "cosine",
     "log_softmax",
     "losses",
     "seeded",

@@ -5,6 +5,7 @@ that are exact. What libraries compute each in their own way is not used: exp, l
 square root of torch, and multiplications fused with additions.
 """
 
+import decimal
 import functools
 import math
 from decimal import Decimal
@@ -19,6 +20,7 @@ from src.exact import grids
 RESOLUTION = 2**14
 LAST = 28 * RESOLUTION - 1
 EXPONENTIALS = grids.Grid(2.0**-40, 1)
+PI = Decimal("3.14159265358979323846264338327950288419716939937510")
 
 
 def short_exponentials() -> list[list[float]]:
@@ -40,6 +42,23 @@ def exponentials(device: torch.device) -> torch.Tensor:
     )
     products = (first[:, None] * second).flatten()[:, None] * third
     return EXPONENTIALS.round_(products.flatten()).to(device)
+
+
+def cosine(taken: int, total: int) -> float:
+    """Return (1 + cos(pi taken / total)) / 2, rounded to 2^-40: the cosine schedule of a rate.
+
+    The last bit of `math.cos` belongs to the C library. Decimal numbers are the same everywhere;
+    the series is 1 - x^2 / 2! + x^4 / 4! - ...
+    """
+    with decimal.localcontext(prec=40):
+        x = PI * taken / total
+        term = series = Decimal(1)
+        n = 0
+        while abs(term) > Decimal("1e-30"):
+            n += 2
+            term *= -x * x / (n * (n - 1))
+            series += term
+        return round((1 + series) / 2 * 2**40) / 2**40
 
 
 def sqrt(values: torch.Tensor) -> torch.Tensor:

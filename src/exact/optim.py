@@ -127,20 +127,20 @@ class SGD(Optimizer):
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
     def _update(self, index: int, group: dict[str, Any], rows: Tensor) -> None:
-        master, gradient = self.masters[index], self.gradients[index]
+        master, summed = self.masters[index], self.gradients[index]
         if not (group["momentum"] or group["weight_decay"]):
-            rate = gradient.new_tensor([group["lr"]]) / rows
-            master.sub_(gradient * rate)
+            rate = summed.new_tensor([group["lr"]]) / rows
+            master.sub_(summed * rate)
             return
-        slope = gradient / rows
+        gradient = summed / rows
         if group["weight_decay"]:
-            slope = slope.add_(master * group["weight_decay"])
+            gradient = gradient.add_(master * group["weight_decay"])
         if group["momentum"]:
             state = self.state[index]
             if "velocity" in state:
-                slope = state["velocity"].mul_(group["momentum"]).add_(slope)
-            state["velocity"] = slope
-        master.sub_(slope * group["lr"])
+                gradient = state["velocity"].mul_(group["momentum"]).add_(gradient)
+            state["velocity"] = gradient
+        master.sub_(gradient * group["lr"])
 
 
 class AdamW(Optimizer):
@@ -163,18 +163,18 @@ class AdamW(Optimizer):
 
     def _update(self, index: int, group: dict[str, Any], rows: Tensor) -> None:
         master, state = self.masters[index], self.state[index]
-        first, second = group["betas"]
+        beta1, beta2 = group["betas"]
         if not state:
-            state |= {"mean": torch.zeros_like(master), "square": torch.zeros_like(master)}
-            state |= {"first": 1.0, "second": 1.0}
-        state["first"] *= first
-        state["second"] *= second
-        slope = self.gradients[index] / rows
+            state |= {"exp_avg": torch.zeros_like(master), "exp_avg_sq": torch.zeros_like(master)}
+            state |= {"beta1_power": 1.0, "beta2_power": 1.0}
+        state["beta1_power"] *= beta1
+        state["beta2_power"] *= beta2
+        gradient = self.gradients[index] / rows
         if group["weight_decay"]:
             master.mul_(1 - group["lr"] * group["weight_decay"])
-        state["mean"].mul_(first).add_(slope * (1 - first))
-        state["square"].mul_(second).add_((slope * slope).mul_(1 - second))
+        state["exp_avg"].mul_(beta1).add_(gradient * (1 - beta1))
+        state["exp_avg_sq"].mul_(beta2).add_((gradient * gradient).mul_(1 - beta2))
         # NumPy's root is rounded correctly; the bias corrections are plain numbers.
-        root = functions.sqrt(state["square"] / master.new_tensor([1 - state["second"]]))
-        change = state["mean"] / root.add_(group["eps"])
-        master.sub_(change.mul_(group["lr"] / (1 - state["first"])))
+        root = functions.sqrt(state["exp_avg_sq"] / master.new_tensor([1 - state["beta2_power"]]))
+        change = state["exp_avg"] / root.add_(group["eps"])
+        master.sub_(change.mul_(group["lr"] / (1 - state["beta1_power"])))

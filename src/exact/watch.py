@@ -30,6 +30,19 @@ MOVED = {
     *("broadcast", "allreduce", "wait_tensor", "record_stream", "_foreach_zero"),
 }
 SAFE = ROUNDED | MOVED
+# What to write instead.
+INSTEAD = {
+    "bernoulli": "use the module nn.Dropout instead of functional.dropout",
+    "native_dropout": "use the module nn.Dropout instead of functional.dropout",
+    "_log_softmax": "return the logits, as the loss has the softmax already",
+    "_softmax": "return the logits, as the loss has the softmax already",
+    "mean": "use the modules nn.AdaptiveAvgPool2d(1) and nn.Flatten instead",
+    "avg_pool2d": "use the module nn.AvgPool2d instead",
+    "_adaptive_avg_pool2d": "use the module nn.AdaptiveAvgPool2d instead",
+    "linear": "use the module nn.Linear instead",
+    "addmm": "use the module nn.Linear instead",
+    "convolution": "use the module nn.Conv2d instead",
+}
 POWERS_ONLY = {"div"}  # a GPU divides by a number by multiplying with its rounded reciprocal
 
 
@@ -56,7 +69,7 @@ class watch(TorchDispatchMode):  # noqa: N801  (a context, as torch's modes are)
             raise grids.NotExactError(_message(f"{func.namespace}::{name}"))
         plain = name.rstrip("_")
         if plain not in SAFE:
-            raise grids.NotExactError(_message(f"aten::{name}"))
+            raise grids.NotExactError(_message(f"aten::{name}", INSTEAD.get(plain, "")))
         names = (argument.name for argument in func._schema.arguments)
         named = dict(zip(names, args, strict=False)) | kwargs
         if named.get("alpha", 1) != 1:
@@ -108,7 +121,7 @@ def _check_sum(args: Any) -> None:
         raise grids.NotExactError(
             _message(
                 "an addition in the backward pass",
-                "put a module that has an exact twin behind it, or set train.exact to false",
+                "put a module that has an exact twin behind it",
                 "branches meet there whose errors are on no grid, maybe behind a LeakyReLU",
             )
         )
@@ -116,7 +129,8 @@ def _check_sum(args: Any) -> None:
 
 def _message(what: str, way_out: str = "", where: str = "") -> str:
     """Say where an operation comes from, and what to do."""
-    way_out = way_out or "use a module that has an exact twin, or set train.exact to false"
+    way_out = way_out or "use a module that has an exact twin"
+    way_out = f"{way_out}, or set train.exact to false"
     if where:
         return f"{what} is not exact: {where}; {way_out}"
     where = "in the backward pass"

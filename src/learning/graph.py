@@ -113,8 +113,10 @@ def _of_module(module: nn.Module) -> Node:  # noqa: C901  (a table)
 def _of_function(name: str, node: Any) -> Node:  # noqa: C901  (a table)
     """Return op and settings of a function or a method, where all operands are tensors."""
     args, kwargs = node.args, node.kwargs
-    if name in ("add", "iadd", "sub", "mul") and all(
-        isinstance(each, torch.fx.Node) for each in args
+    if (
+        name in ("add", "iadd", "sub", "mul")
+        and all(isinstance(each, torch.fx.Node) for each in args)
+        and not kwargs
     ):
         return {"op": name.removeprefix("i"), "inputs": [each.name for each in args]}
     if name == "relu":
@@ -131,7 +133,12 @@ def _of_function(name: str, node: Any) -> Node:  # noqa: C901  (a table)
         if all(isinstance(size, int) for size in sizes):
             return {"op": "reshape", "sizes": [*sizes]}
     if name == "cat":
-        return {"op": "cat", "dim": args[1] if len(args) > 1 else kwargs.get("dim", 0)}
+        parts = [each.name for each in args[0]]  # one may come twice
+        return {
+            "op": "cat",
+            "inputs": parts,
+            "dim": args[1] if len(args) > 1 else kwargs.get("dim", 0),
+        }
     if name == "pad":
         padding = args[1] if len(args) > 1 else kwargs.get("pad")
         value = kwargs.get("value") or 0

@@ -16,9 +16,11 @@ import torch
 import torch.distributed as dist
 from torch.distributed.rendezvous import rendezvous
 
-# How long a process waits for the others when it joins them and in each all_reduce. Meanwhile
-# the first one may be checking the data or scoring the test rows.
+# How long a process waits for the others when it joins them.
 TIMEOUT = timedelta(minutes=2)
+# How long it waits for them in each all_reduce: the first one may be checking the data or scoring
+# many rows. That a process has died shows at once, as its connection ends.
+SILENCE = timedelta(minutes=30)
 
 
 class Group:
@@ -92,7 +94,7 @@ class DistributedGroup(Group):
                 store=store,
                 rank=self.rank,
                 world_size=self.size,
-                timeout=TIMEOUT,
+                timeout=SILENCE,
                 device_id=device if cuda else None,
             )
         except (RuntimeError, ValueError) as error:
@@ -129,7 +131,7 @@ class DistributedGroup(Group):
             collective(*arguments)
         except RuntimeError as error:
             raise OSError(
-                f"another process is gone, or silent for {TIMEOUT.seconds} s; no model was written"
+                f"another process is gone, or silent for {SILENCE.seconds} s; no model was written"
             ) from error
 
 

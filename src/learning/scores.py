@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from src import exact
+from src.common.command import UsageError
 from src.exact.grids import LOSS_STEP
 from src.learning import models
 from src.learning.group import Group
@@ -53,7 +54,7 @@ class Meter:
                 losses = exact.losses(logits, labels)
             else:
                 losses = functional.cross_entropy(logits, labels, reduction="none").double()
-            steps = (losses / LOSS_STEP).round().long().sum()
+            steps = summed(losses)
             hits = (logits.argmax(dim=1) == labels).sum()
             self.sums += torch.stack([steps, hits, steps.new_tensor(len(labels))]).cpu()
             self.kept, self.rows = [], 0
@@ -116,7 +117,21 @@ def score(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 10
 
 def mean(losses: Tensor) -> float:
     """Average losses, float64 (N,), in whole numbers of steps."""
-    return float((losses / LOSS_STEP).round().long().sum()) * LOSS_STEP / len(losses)
+    return float(summed(losses)) * LOSS_STEP / len(losses)
+
+
+def summed(losses: Tensor) -> Tensor:
+    """Add up losses, float64 (N,), as int64 steps of LOSS_STEP.
+
+    Raises:
+        UsageError: they are infinite, not numbers, or too large for that.
+    """
+    if len(losses) and not float(losses.max()) * len(losses) < 2.0**38:
+        raise UsageError(
+            "train.learning_rate: training diverges: the loss of some rows is beyond any number; "
+            "try a smaller rate"
+        )
+    return (losses / LOSS_STEP).round().long().sum()
 
 
 def confusion_matrix(actual: np.ndarray, predicted: np.ndarray, classes: int) -> np.ndarray:
@@ -157,12 +172,19 @@ def per_class(confusion: np.ndarray) -> list[dict[str, float]]:
 
 
 def summary(confusion: np.ndarray) -> dict[str, float]:
-    """Accuracy, error rate, the mean of the classes' F1, and the counts of rows."""
+    """Accuracy, error rate, the mean F1 of the classes that occur, and the counts of rows.
+
+    A class occurs if a row has it, or was predicted to have it.
+    """
+    table = [row["f1"] for row in per_class(confusion)]
+    occur = [
+        f1 for f1, count in zip(table, confusion.sum(0) + confusion.sum(1), strict=True) if count
+    ]
     correct, total = int(confusion.trace()), int(confusion.sum())
     return {
         "accuracy": correct / total,
         "error_rate": (total - correct) / total,
-        "macro_f1": sum(row["f1"] for row in per_class(confusion)) / len(confusion),
+        "macro_f1": sum(occur) / len(occur),
         "correct": correct,
         "total": total,
     }

@@ -80,9 +80,7 @@ class Train(Section):
         if self.schedule == "linear":
             return self.learning_rate * ((total - taken) / total)
         if self.schedule == "cosine":
-            # Rounded, as the last bit of a cosine is the C library's.
-            wave = round((1 + math.cos(math.pi * taken / total)) / 2 * 2**40) / 2**40
-            return self.learning_rate * wave
+            return self.learning_rate * exact.cosine(taken, total)
         return self.learning_rate
 
 
@@ -400,6 +398,15 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
     before = copy.deepcopy(dict(model.named_buffers()))
     device = next(model.parameters()).device
     few = min(2, len(labels))
+    with torch.no_grad():
+        alone = model.eval()(images[:1].to(device))
+    if isinstance(alone, Tensor) and alone.shape == (classes,):  # the last batch may have one row
+        raise ParameterError(
+            "train.model",
+            f"it must return (1, {classes}) for one image, and returned ({classes},); "
+            "`x.squeeze()` takes the rows too, `x.flatten(1)` does not",
+            settings.model,
+        )
     model.train()
     with exact.step(seed=0, epoch=0, step=0, rows=slice(0, few), batch=few):
         logits = model(images[:few].to(device))

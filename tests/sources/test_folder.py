@@ -271,6 +271,7 @@ def test_faulty_cells_are_named() -> None:
         (b"label,a,b\n", "mine/a.csv: holds no rows"),
         (b"0;1;2\n", "mine/a.csv: expected a label and pixels, with commas between"),
         (b"digit,a,b\n0,1,2\n", "mine/a.csv: line 1 must be a header with one column called label"),
+        (b"0,1,2,3,4\n", "mine/a.csv: line 1 counts the columns; a header must have one"),
         (b"0,1,2,cat\n", "mine/a.csv: line 1 must be a header with one column called label or"),
         (b"label,class,a\n0,1,2\n", "mine/a.csv: line 1 must be a header with one column called"),
         (b"0,1,2\n\xff\xfe,1,2\n", "mine/a.csv: 'utf-8' codec can't decode"),
