@@ -23,7 +23,7 @@ OUTPUTS = [
     "models/snapshots.safetensors",
     "models/start.safetensors",
 ]
-LOST = "train: another process is gone, or silent for 120 s; no model was written"
+LOST = "train: another process is gone, or silent for 1800 s; no model was written"
 ENVIRONMENT = {"PYTHONPATH": str(REPOSITORY), "PYTHONUNBUFFERED": "1"}
 
 
