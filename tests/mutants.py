@@ -180,7 +180,6 @@ FAULTS = {
     ],
     ("src/sources/openml.py", "tests/sources/test_openml.py"): [
         ("sorted(allowed, key=int)", "sorted(allowed)"),
-        ("np.ascontiguousarray(bunch.data)", "bunch.data"),
     ],
     ("src/sources/folder.py", "tests/sources/test_folder.py"): [
         ("picture.transpose(UPRIGHT[turn])", "picture"),
