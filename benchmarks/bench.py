@@ -6,6 +6,7 @@ compared runs in turn, and of each the fastest run counts. Only ratios mean some
 """
 
 import contextlib
+import functools
 import json
 import os
 import platform
@@ -29,8 +30,15 @@ from src.learning import checkpoint, group, models, training
 
 ROOT = Path(__file__).parents[1]
 TRAIN_DATA = str(ROOT / "data/prepared/train.safetensors")
-ROWS = 3000  # of which the larger models take an epoch
+ROWS = 3000  # of which the larger models take an epoch; the smaller ones of ten times as many
+SMALL = ("softmax_regression", "mlp")
 STEP: dict[str, Any] = {"epochs": 1, "learning_rate": 0.05, "momentum": 0.9, "shuffle": True}
+
+
+@functools.cache
+def committed() -> dict[str, Any]:
+    """Return the section `train` of params.yaml: to read it takes as long as many small steps."""
+    return parameters.read("train", training.Train).model_dump()
 
 
 def train(
@@ -41,8 +49,7 @@ def train(
     **changes: object,
 ) -> str:
     """Train a model on the device of the images; return the digest of its parameters."""
-    given = parameters.read("train", training.Train).model_dump()
-    settings = training.Train.model_validate(given | changes)
+    settings = training.Train.model_validate(committed() | changes)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     how: dict[str, Any] = {"init": "default", "seed": 777, "is_exact": settings.exact}
     model = models.start(settings.model, shape, 10, **how)
@@ -97,18 +104,21 @@ def softmax(table: Table, images: Tensor, labels: Tensor) -> None:
 
 def larger(table: Table, images: Tensor, labels: Tensor) -> None:
     """An epoch of each model against the usual loop with torch.nn, in float64 and in float32."""
-    x, y = images[:ROWS], labels[:ROWS]
-    wide = x.double()
 
-    def usual(name: str, rows: Tensor) -> None:
-        model = models.build(name, (1, int(x.shape[2]), int(x.shape[3])), 10).to(rows.dtype)
+    def usual(name: str, rows: Tensor, y: Tensor) -> None:
+        model = models.build(name, (1, int(rows.shape[2]), int(rows.shape[3])), 10).to(rows.dtype)
         tutorials.usual(model, rows, y, STEP["learning_rate"], STEP["momentum"])
 
     for model in models.MODELS:
+        count = ROWS * 10 if model in SMALL else ROWS
+        x, y = images[:count], labels[:count]
         run = partial(train, x, y, model=model, **STEP)
         functions = {"exact": run, "plain": partial(run, exact=False)}
         best = fastest(
-            3, **functions, float64=partial(usual, model, wide), float32=partial(usual, model, x)
+            3,
+            **functions,
+            float64=partial(usual, model, x.double(), y),
+            float32=partial(usual, model, x, y),
         )
         for name in ("float64", "float32"):
             table.add(f"{model}, exact: torch.nn in {name}", best["exact"], best[name])

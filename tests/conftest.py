@@ -17,10 +17,8 @@ from tests.support import clones, stages
 from tests.support.clones import Run
 from tests.support.openml_server import OpenML, redirected
 
-# Processes, reproduced checkouts, browsers: what they run is not run by the test's own process.
-OUTSIDE_FIXTURES = {"environment", "reproduced", "browser"}
-# And servers: a test that uses one of these is not fast.
-SLOW_FIXTURES = OUTSIDE_FIXTURES | {"openml", "pip"}
+# Processes, reproduced checkouts, browsers and servers: a test that uses one of these is not fast.
+SLOW_FIXTURES = {"environment", "reproduced", "browser", "openml", "pip"}
 
 
 def pytest_configure() -> None:
@@ -32,7 +30,7 @@ def pytest_configure() -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that use no slow fixture, and those that run the code themselves.
+    """Mark the tests that use no slow fixture.
 
     Several workers take them in another order, in which none waits: the first reproduces, while
     the others run what needs no reproduction; short ones fill the cores to the end, and what
@@ -41,12 +39,12 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     fast, slow, reproduced, alone = [], [], [], []
     for item in items:
         used = set(getattr(item, "fixturenames", ()))
-        for marker, fixtures in (("fast", SLOW_FIXTURES), ("inside", OUTSIDE_FIXTURES)):
-            if not fixtures & used:
-                item.add_marker(marker)
+        is_fast = not SLOW_FIXTURES & used
+        if is_fast:
+            item.add_marker("fast")
         if "alone" in used:
             alone.append(item)
-        elif not SLOW_FIXTURES & used:
+        elif is_fast:
             fast.append(item)
         else:
             (reproduced if "reproduced" in used else slow).append(item)

@@ -187,7 +187,7 @@ FAULTS = {
         ("if not 1 < len(names)", "if not 0 < len(names)"),
     ],
     # The page: what it says, what it carries, and what its scripts compute.
-    ("src/report/page.py", "tests/report/test_page.py -m inside"): [
+    ("src/report/page.py", "tests/report/test_page.py -m fast"): [
         (
             'metrics["test"][name], form)',
             'metrics["test"][{"accuracy": "error_rate"}.get(name, name)], form)',
@@ -198,23 +198,23 @@ FAULTS = {
         ),
         ('recipe["epoch"] * steps', "99 * steps"),
     ],
-    ("stages/report.py", "tests/report/test_page.py -m inside"): [
+    ("stages/report.py", "tests/report/test_page.py -m fast"): [
         ('[row["f1"] for row', '[row["recall"] for row'),
         (
             "page.state({} if off or untrainable else start)",
             "page.state({} if off or untrainable else model)",
         ),
     ],
-    ("src/report/model.js", "tests/report/test_page.py -m inside"): [
+    ("src/report/model.js", "tests/report/test_page.py -m fast"): [
         ("value * scale)", "value)"),
         ("across[left];", "across[0];"),
         ("(node.count_include_pad ? all : inside)", "inside"),
         ("<= 1e-4 && probabilities", "<= 1 && probabilities"),
     ],
-    ("src/report/ink.js", "tests/report/test_page.py -m inside"): [
+    ("src/report/ink.js", "tests/report/test_page.py -m fast"): [
         ("WIDTH * 14.5 / 28, WIDTH)", "WIDTH / 2, WIDTH)"),
     ],
-    ("src/report/training.js", "tests/report/test_page.py -m inside"): [
+    ("src/report/training.js", "tests/report/test_page.py -m fast"): [
         ("values[i] -= slopes[i] * scale", "values[i] -= slopes[i] / rows.length * rate"),
         (
             "velocities[i] * momentum + slopes[i] / rows.length",

@@ -87,19 +87,25 @@ def _snap(x: Tensor, grid: Grid) -> Tensor:
         return grid.snap(x)
 
 
+def _step_of_forward(name: str) -> stepping.Step | None:
+    """Return the step that a forward is part of, or None."""
+    now = stepping.current()
+    if now and torch._C._current_graph_task_id() != -1:
+        raise NotExactError(
+            f"{name}: a forward inside the backward, as torch.utils.checkpoint takes it, draws and "
+            "counts anew; leave it out, or set train.exact to false"
+        )
+    return now
+
+
 def _for_each_row(name: str, count: int) -> tuple[int, int]:
     """Return how many of so many things each row that is here has, and of how many rows in all.
 
     A forward may put its rows into any dimension, so the shape of an input does not tell.
     """
-    now = stepping.current()
+    now = _step_of_forward(name)
     if now is None:
         return count, 1
-    if torch._C._current_graph_task_id() != -1:
-        raise NotExactError(
-            f"{name}: a forward inside the backward, as torch.utils.checkpoint takes it, draws and "
-            "counts anew; leave it out, or set train.exact to false"
-        )
     here = now.rows.stop - now.rows.start
     if here and count % here:
         raise NotExactError(
@@ -109,7 +115,7 @@ def _for_each_row(name: str, count: int) -> tuple[int, int]:
 
 
 def _pair_of_grids(
-    module: nn.Module, weight: Tensor, inputs: Grid, errors: Grid, products: int
+    module: nn.Linear | nn.Conv2d, inputs: Grid, errors: Grid, products: int
 ) -> Callable[[], tuple[Callable[[Tensor], Tensor], Grid]]:
     """Return a function that the backward calls: how x is snapped for the gradient, and errors.
 
@@ -117,14 +123,14 @@ def _pair_of_grids(
     modules may share a weight. They are known only when the forward has ended. `products` is how
     many the rows that are here add to it now.
     """
-    name = getattr(module, "path", type(module).__name__)
+    name, weight = getattr(module, "path", type(module).__name__), id(module.weight)
     now = stepping.current()
     each, whole = _for_each_row(name, products)
     if now:
-        now.products[id(weight)] = now.products.get(id(weight), 0) + each
+        now.products[weight] = now.products.get(weight, 0) + each
 
     def pair() -> tuple[Callable[[Tensor], Tensor], Grid]:
-        uses = now.products[id(weight)] if now else each
+        uses = now.products[weight] if now else each
         coarse, coarse_errors = grids.for_gradient(name, inputs, errors, uses, whole)
         return (coarse.snap if coarse != inputs else lambda x: x), coarse_errors
 
@@ -143,7 +149,7 @@ class Linear(nn.Linear):
             )
         inputs, errors = grids.for_inputs(self.in_features), grids.for_errors(self.out_features)
         flat = input if input.dim() == 2 else input.reshape(-1, self.in_features)
-        pair = _pair_of_grids(self, self.weight, inputs, errors, len(flat))
+        pair = _pair_of_grids(self, inputs, errors, len(flat))
         x = _snap(flat, inputs)
         y = _Product.apply(x.t(), self.weight, self.bias, pair).t()
         return y if input.dim() == 2 else y.reshape(*input.shape[:-1], self.out_features)
@@ -226,7 +232,7 @@ class Conv2d(nn.Conv2d):
         area, groups = math.prod(kernel), self.groups
         inputs = grids.for_inputs(self.in_channels // groups * area, grids.IMAGES)
         errors = grids.for_errors(self.out_channels // groups)
-        pair = _pair_of_grids(self, self.weight, inputs, errors, math.prod(sides) * len(x))
+        pair = _pair_of_grids(self, inputs, errors, math.prod(sides) * len(x))
         x = _snap(x, inputs)
         patches = _Patches.apply(x, kernel, stride, padding, dilation)
         weight, bias = self.weight.flatten(1), self.bias
@@ -459,10 +465,9 @@ class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
 
 def _drop(x: Tensor, share: float, dims: int) -> Tensor:
     """Multiply x by a mask that NumPy draws for the whole batch, over its first dimensions."""
-    now = stepping.current()
+    now = _step_of_forward("Dropout")
     if now is None:
         raise NotExactError("Dropout draws in training, and needs to know the step: use exact.step")
-    _for_each_row("Dropout", len(x))
     if len(x) != now.rows.stop - now.rows.start:
         raise NotExactError(f"Dropout needs the rows in the first dimension, got {tuple(x.shape)}")
     shape = (now.batch, *x.shape[1:dims], *[1] * (x.dim() - dims))
@@ -499,8 +504,8 @@ TWINS: dict[type[nn.Module], type[nn.Module]] = {
 }
 # They sum nothing, so torch's own are exact.
 EXACT_ALREADY = (
-    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh, nn.ZeroPad2d, nn.PixelShuffle),
-    *(nn.Flatten, nn.Unflatten, nn.Identity),
+    *(nn.ReLU, nn.ReLU6, nn.LeakyReLU, nn.Hardtanh),
+    *(nn.ZeroPad2d, nn.Flatten, nn.Unflatten, nn.Identity),
 )
 CONTAINERS = (
     *(nn.Module, nn.Sequential, nn.ModuleList, nn.ModuleDict),

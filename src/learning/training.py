@@ -166,10 +166,11 @@ def train(  # noqa: C901  (the loop, whole)
         started, first = time.monotonic(), state["step"]
         meter = Meter(state["sums"] if group.rank == 0 else None)
         model.train()
-        for step, steps, x, y, mine, whole in batches(rows, settings, epoch, first, group):
+        for batch in batches(rows, settings, epoch, first, group):
+            step, steps, x, y, _, whole = batch
             for parameters in optimizer.param_groups:
                 parameters["lr"] = settings.rate(epoch, step, steps)
-            with place(settings, epoch, step, mine, whole, group, is_watched=step == first):
+            with place(settings, epoch, batch, group.rank, device, is_watched=step == first):
                 optimizer.zero_grad()
                 logits = model(x.to(device))
                 criterion(logits, y.to(device)).backward()
@@ -241,27 +242,25 @@ def batches(rows: Rows, settings: Train, epoch: int, first: int, group: Group) -
 
 @contextlib.contextmanager
 def place(
-    settings: Train,
-    epoch: int,
-    step: int,
-    mine: slice,
-    whole: int,
-    group: Group,
-    *,
-    is_watched: bool,
+    settings: Train, epoch: int, batch: Batch, rank: int, device: torch.device, *, is_watched: bool
 ) -> Iterator[None]:
     """Say which step the block takes, on which rows of the batch; what it draws follows from that.
 
     An exact step that is watched is refused if something in it is not exact.
     """
+    seed, step = settings.seed, batch.step
     if settings.exact:
-        now = exact.step(seed=settings.seed, epoch=epoch, step=step, rows=mine, batch=whole)
+        now = exact.step(seed=seed, epoch=epoch, step=step, rows=batch.rows, batch=batch.whole)
         with now, exact.watch() if is_watched else contextlib.nullcontext():
             yield
     else:
-        # A checkpoint need not hold torch's generators.
-        words = np.random.SeedSequence([settings.seed, epoch, step, group.rank])
-        torch.manual_seed(int(words.generate_state(1, np.uint64)[0] >> 1))
+        # A checkpoint need not hold torch's generators. torch.manual_seed would seed those of all
+        # kinds of devices, and keep a note with its traceback of each that is not here.
+        words = np.random.SeedSequence([seed, epoch, step, rank])
+        number = int(words.generate_state(1, np.uint64)[0] >> 1)
+        torch.default_generator.manual_seed(number)
+        if device.type != "cpu":
+            torch.get_device_module(device).manual_seed(number)
         yield
 
 
@@ -398,25 +397,10 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
     before = copy.deepcopy(dict(model.named_buffers()))
     device = next(model.parameters()).device
     few = min(2, len(labels))
-    with torch.no_grad():
-        alone = model.eval()(images[:1].to(device))
-    if isinstance(alone, Tensor) and alone.shape == (classes,):  # the last batch may have one row
-        raise ParameterError(
-            "train.model",
-            f"it must return (1, {classes}) for one image, and returned ({classes},); "
-            "`x.squeeze()` takes the rows too, `x.flatten(1)` does not",
-            settings.model,
-        )
     model.train()
     with exact.step(seed=0, epoch=0, step=0, rows=slice(0, few), batch=few):
         logits = model(images[:few].to(device))
-        if not isinstance(logits, Tensor) or logits.shape != (few, classes):
-            shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
-            raise ParameterError(
-                "train.model",
-                f"it must return ({few}, {classes}) for {few} images, and returned {shape}",
-                settings.model,
-            )
+        check_shape(logits, few, classes, settings)
         if not logits.isfinite().all():
             shown = logits.detach().flatten()[:3].tolist()
             raise ParameterError(
@@ -430,8 +414,28 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
             "train.model", f"training cannot reach its {', '.join(lost)}", settings.model
         )
     check_single_rows(model, images, settings, processes)
+    with torch.no_grad():
+        check_shape(model.eval()(images[:1].to(device)), 1, classes, settings)
     for name, buffer in model.named_buffers():
         buffer.copy_(before[name])
+
+
+def check_shape(logits: Any, rows: int, classes: int, settings: Train) -> None:
+    """Refuse a model that does not return (rows, classes)."""
+    if isinstance(logits, Tensor) and logits.shape == (rows, classes):
+        return
+    shape = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
+    images = f"{rows} images"
+    if rows == 1:  # as the last batch may have
+        images, shape = (
+            "one image",
+            f"{shape}; `x.squeeze()` takes the rows, `x.flatten(1)` does not",
+        )
+    raise ParameterError(
+        "train.model",
+        f"it must return ({rows}, {classes}) for {images}, and returned {shape}",
+        settings.model,
+    )
 
 
 def check_single_rows(model: nn.Module, images: Tensor, settings: Train, processes: int) -> None:

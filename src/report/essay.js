@@ -100,9 +100,9 @@ function makeDoubts() {
 }
 
 function makeChart(title, key, format) {
-  const [width, height, left, bottom] = [320, 180, 44, 24], values = page.curve.map((row) => row[key]);
+  const [width, height, left, right, bottom] = [320, 180, 44, 66, 24], values = page.curve.map((row) => row[key]);
   const [low, high] = [Math.min(...values), Math.max(...values)], last = page.recipe.epochs_run;
-  const x = (epoch) => left + (width - left - 50) * epoch / last;
+  const x = (epoch) => left + (width - left - right) * epoch / last;
   const y = (value) => 24 + (height - bottom - 40) * (high > low ? (high - value) / (high - low) : 0.5);
   const text = (at, line, anchor, content) => `<text x="${at}" y="${line}" text-anchor="${anchor}">${content}</text>`;
   const lines = ["train", "validation", "test"].map((split) => page.curve.filter((row) => row.split === split)).filter((rows) => rows.length);
@@ -115,7 +115,7 @@ function makeChart(title, key, format) {
       `<title>epoch ${row.epoch}, ${split}: ${format(row[key])}</title></circle>`).join("");
     return `<g class="${split}"><polyline points="${rows.map((row) => `${x(row.epoch)},${y(row[key])}`).join(" ")}"/>${dots}${text(x(end) + 8, names[at], "start", split)}</g>`;
   });
-  const grid = [low, high].map((value) => `<line x1="${left}" x2="${width - 50}" y1="${y(value)}" y2="${y(value)}"/>${text(left - 6, y(value) + 4, "end", format(value))}`);
+  const grid = [low, high].map((value) => `<line x1="${left}" x2="${width - right}" y1="${y(value)}" y2="${y(value)}"/>${text(left - 6, y(value) + 4, "end", format(value))}`);
   const marks = [0, last].map((epoch) => text(x(epoch), height - 4, "middle", epoch ? `epoch ${epoch}` : "0"));
   return `<svg viewBox="0 0 ${width} ${height}" role="img" aria-label="${title} after each epoch" data-key="${key}" data-from="${x(0)}" data-to="${x(last)}"><line class="now" y1="20" y2="${height - bottom}"/>${text(0, 10, "start", title)}${grid.join("")}${marks.join("")}${series.join("")}</svg>`;
 }
