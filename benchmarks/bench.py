@@ -26,7 +26,7 @@ from torch import Tensor
 from benchmarks import tutorials
 from src import exact
 from src.common import dataset, parameters
-from src.learning import checkpoint, group, models, training
+from src.learning import checkpoint, device, group, models, training
 
 ROOT = Path(__file__).parents[1]
 TRAIN_DATA = str(ROOT / "data/prepared/train.safetensors")
@@ -197,6 +197,7 @@ def main() -> None:
         sys.exit(f"bench: unknown: {', '.join(unknown)}; known: {' '.join(MEASUREMENTS)}")
     os.chdir(ROOT)
     torch.set_num_threads(1)
+    device.keep_memory()  # as stages/train.py
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     images, labels, _ = dataset.read(TRAIN_DATA)
     table = Table()

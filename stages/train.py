@@ -30,6 +30,7 @@ def main() -> None:
     if machine.processes > 1 and not group.is_under_torchrun():
         group.start_processes(machine.processes, "stages.train")
     torch.set_num_threads(machine.threads)
+    device.keep_memory()
     chosen = device.choose("machine.device", machine.device, settings.exact)
     processes = group.join(chosen)
     is_first = processes.rank == 0

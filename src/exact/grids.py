@@ -42,6 +42,10 @@ class Grid:
 
     def snap(self, values: torch.Tensor) -> torch.Tensor:
         """Return the nearest elements of the grid, float64, as a new tensor."""
+        if values.dtype == torch.float32 and self.bits <= 22:
+            # The same nearest multiples, at half the memory: see round_, with float32's 24 bits.
+            c = 1.5 * 2**23 * self.step
+            return values.clamp(-self.largest, self.largest).add_(c).sub_(c).double()
         if values.dtype == torch.float64:
             return self.round_(values.clamp(-self.largest, self.largest))
         return self.snap_(values.double())

@@ -33,15 +33,16 @@ def _is_2d(x: Tensor, module: nn.Module) -> None:
 class _Product(Function):
     """weight @ x + bias, for x (inputs, N), weight (outputs, inputs) and bias (outputs,) or None.
 
-    With groups, all have a leading dimension for them: x (G, inputs, N).
+    With groups, all have a leading dimension for them: x (G, inputs, N). Where the N rows lie one
+    after another in memory, the transposed product is twice as fast for few outputs.
     """
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, pair: Any) -> Tensor:
         with stepping.twin():
             ctx.save_for_backward(x, weight)
-            ctx.pair, ctx.has_bias = pair, bias is not None
-            y = torch.matmul(weight, x)
+            ctx.pair, ctx.has_bias, ctx.is_by_rows = pair, bias is not None, not x.is_contiguous()
+            y = torch.matmul(x.mT, weight.mT).mT if ctx.is_by_rows else torch.matmul(weight, x)
             return y if bias is None else y.add_(bias[..., None])
 
     @staticmethod
@@ -50,11 +51,15 @@ class _Product(Function):
         with stepping.twin():
             inputs, errors = ctx.pair()
             error = errors.snap(given[0])
-            weight_error = torch.matmul(error, inputs(x).transpose(-1, -2))
+            weight_error = torch.matmul(error, inputs(x).mT)
             back = None
             if ctx.needs_input_grad[0]:
                 # Rounded again, so that where branches of a model meet their sum is exact.
-                back = grids.ERRORS.round_(torch.matmul(weight.transpose(-1, -2), error))
+                back = grids.ERRORS.round_(
+                    torch.matmul(error.mT, weight).mT
+                    if ctx.is_by_rows
+                    else torch.matmul(weight.mT, error)
+                )
             bias_error = error.sum(-1) if ctx.has_bias else None
         return back, weight_error, bias_error, None
 
@@ -67,10 +72,9 @@ class _Snap(Function):
         with stepping.twin():
             snapped = grid.snap(x)
             ctx.is_within = None
-            if x.numel():
-                low, high = x.aminmax()
-                if low < -grid.largest or high > grid.largest:
-                    ctx.is_within = x.abs() <= grid.largest
+            # amin and amax take a quarter of aminmax's time where the rows do not come first.
+            if x.numel() and (x.amin() < -grid.largest or x.amax() > grid.largest):
+                ctx.is_within = x.abs() <= grid.largest
         return snapped
 
     @staticmethod

@@ -89,13 +89,17 @@ class Optimizer:
         for parameter, gradient in self._views:
             if parameter.grad is not gradient:
                 raise RuntimeError("clear gradients by this optimizer's zero_grad, not the model's")
-        count = self.masters[0].new_tensor([float(rows)])  # a GPU divides by no number exactly
         for index, group in enumerate(self.param_groups):
-            self._update(index, group, count)
+            self._update(index, group, rows)
         self._snap()
 
-    def _update(self, index: int, group: dict[str, Any], rows: Tensor) -> None:
+    def _update(self, index: int, group: dict[str, Any], rows: int) -> None:
         raise NotImplementedError
+
+    def _mean(self, index: int, rows: int) -> Tensor:
+        """Return the gradients of the mean; a GPU divides correctly by a tensor alone."""
+        summed = self.gradients[index]
+        return summed / summed.new_tensor([float(rows)])
 
     def state_dict(self) -> dict[str, Any]:
         """Return masters and moments; the tensors are the optimizer's own."""
@@ -126,13 +130,12 @@ class SGD(Optimizer):
     ) -> None:
         super().__init__(params, {"lr": lr, "momentum": momentum, "weight_decay": weight_decay})
 
-    def _update(self, index: int, group: dict[str, Any], rows: Tensor) -> None:
-        master, summed = self.masters[index], self.gradients[index]
+    def _update(self, index: int, group: dict[str, Any], rows: int) -> None:
+        master = self.masters[index]
         if not (group["momentum"] or group["weight_decay"]):
-            rate = summed.new_tensor([group["lr"]]) / rows
-            master.sub_(summed * rate)
+            master.sub_(self.gradients[index] * (group["lr"] / rows))
             return
-        gradient = summed / rows
+        gradient = self._mean(index, rows)
         if group["weight_decay"]:
             gradient = gradient.add_(master * group["weight_decay"])
         if group["momentum"]:
@@ -161,7 +164,7 @@ class AdamW(Optimizer):
         defaults = {"lr": lr, "betas": betas, "eps": eps, "weight_decay": weight_decay}
         super().__init__(params, defaults)
 
-    def _update(self, index: int, group: dict[str, Any], rows: Tensor) -> None:
+    def _update(self, index: int, group: dict[str, Any], rows: int) -> None:
         master, state = self.masters[index], self.state[index]
         beta1, beta2 = group["betas"]
         if not state:
@@ -169,7 +172,7 @@ class AdamW(Optimizer):
             state |= {"beta1_power": 1.0, "beta2_power": 1.0}
         state["beta1_power"] *= beta1
         state["beta2_power"] *= beta2
-        gradient = self.gradients[index] / rows
+        gradient = self._mean(index, rows)
         if group["weight_decay"]:
             master.mul_(1 - group["lr"] * group["weight_decay"])
         state["exp_avg"].mul_(beta1).add_(gradient * (1 - beta1))

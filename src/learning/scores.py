@@ -76,7 +76,7 @@ class Meter:
 
 
 @torch.no_grad()
-def logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
+def logits(model: nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
     """Return logits (N, classes) for images float32 (N, C, H, W), in evaluation mode.
 
     Raises:
@@ -99,7 +99,7 @@ def logits(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
     return torch.cat(parts)
 
 
-def log_probabilities(model: nn.Module, images: Tensor, batch_size: int = 1000) -> Tensor:
+def log_probabilities(model: nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
     """Return float64 (N, classes) on the CPU for images (N, C, H, W); raises as `logits`."""
     found = logits(model, images, batch_size)
     if models.is_exact(model):
@@ -107,7 +107,7 @@ def log_probabilities(model: nn.Module, images: Tensor, batch_size: int = 1000) 
     return found.double().log_softmax(dim=1).cpu()
 
 
-def score(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 1000) -> Score:
+def score(model: nn.Module, images: Tensor, labels: Tensor, batch_size: int = 250) -> Score:
     """Score a model on images float32 (N, C, H, W) and labels int64 (N,); raises as `logits`."""
     meter = Meter()
     found = logits(model, images, batch_size)
