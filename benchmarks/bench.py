@@ -199,7 +199,7 @@ def main() -> None:
     torch.set_num_threads(1)
     device.keep_memory()  # as stages/train.py
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
-    images, labels, _ = dataset.read(TRAIN_DATA)
+    images, labels = dataset.read(TRAIN_DATA)[:2]
     table = Table()
     for name in names:
         MEASUREMENTS[name](table, images, labels)

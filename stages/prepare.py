@@ -132,7 +132,7 @@ def main() -> None:
     for split, rows in settings.splits.items():
         picked = slice(*rows)
         labels = raw.labels[picked].astype(np.int64)
-        dataset.write(paths[split], levels[images[picked]], labels, raw.names)
+        dataset.write(paths[split], levels[images[picked]], labels, raw.names, raw.from_pictures)
         shape = " x ".join(map(str, images.shape[1:]))
         print(f"prepare: {paths[split]}: {len(labels):,} rows of {shape}")
 

@@ -50,7 +50,8 @@ def main() -> None:
             seed=settings.seed,
             is_exact=settings.exact,
         )
-        recipe |= {"names": [*rows.names], "module": repr(model)}
+        recipe |= {"names": [*rows.names], "from_pictures": rows.from_pictures}
+        recipe |= {"module": repr(model)}
         nodes, reason = graph.graph(model, shape)
         if settings.exact:
             exact.convert(model, processes.add_up if processes.size > 1 else None)
@@ -88,6 +89,8 @@ def main() -> None:
             progress=progress if is_first else None,
         )
         curve = follow(epochs, progress, split, settings) if is_first else [*epochs]
+    except exact.TooManyRowsError as error:
+        raise parameters.ParameterError("train.batch_size", error, settings.batch_size) from error
     except exact.NotExactError as error:
         raise parameters.ParameterError("train.model", error, settings.model) from error
     if not is_first:

@@ -13,19 +13,11 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from src.common import dataset
+from src.sources.folder import UPRIGHT
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 A_FRAME = "a frame?"
 NOTHING = "shows nothing: it has about the same grey everywhere"
-TURNS = {  # by the orientation that a camera writes
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 WORK = 320  # pixels on the longer side of the picture in which the ink is looked for
 # Part of that side. What is narrower may be ink; shadows and tables are wider, or at the border.
 WIDEST = 0.3
@@ -101,8 +93,8 @@ def read_upright(path: str) -> tuple[Image.Image, str | None]:
             # What follows the first picture of a camera's JPEG is its preview.
             count = 1 if opened.format == "MPO" else getattr(opened, "n_frames", 1)
             picture: Image.Image = opened
-            if (turn := orientation(opened)) in TURNS:
-                picture = opened.transpose(TURNS[turn])
+            if (turn := orientation(opened)) in UPRIGHT:
+                picture = opened.transpose(UPRIGHT[turn])
             if picture.mode[0] in "IF":  # more than 8 bits, which RGBA would cut off at 255
                 picture = to_bytes(np.asarray(picture))
             return picture.convert("RGBA"), f"the first of {count} pictures" if count > 1 else None

@@ -7,17 +7,22 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from PIL import Image
 
 from src.common import command
 from src.learning import models, scores
+from src.sources import folder
 from tools import handwriting
 
 NOTES = """\
-A picture may be of any size: a photograph, a scan or a drawing, dark on light or light on dark.
-One of the size of the model's images (28x28 for MNIST) is taken as it is. For a model of colour
-images, or of images that are not square, the middle of the picture is scaled to their size. The
-answer is the most probable class; the others follow in their order. Exit status 1: a picture could
-not be read.
+For a model that learned from a folder of pictures, a picture is read as those were: it is scaled
+to their size, and no more. Other models learned from rows of pixels, such as MNIST's digits. For
+them a picture may be a photograph, a scan or a drawing of any size, dark on light or light on dark.
+A picture of the size of the model's images (28x28 for MNIST) is taken as it is. If the model's
+images have colour, or are not square, the middle of the picture is scaled to their size.
+
+The answer is the most probable class; the others follow in their order. Exit status 1: a picture
+could not be read.
 
   python -m tools.predict photo.jpg "my digits/four.png"
   python -m tools.predict --json -- *.png          (after --, names may begin with a dash)
@@ -46,14 +51,15 @@ def main() -> int:
         help="where model.safetensors and recipe.json are; %(default)s without it",
     )
     arguments = parser.parse_args()
-    folder = Path(arguments.model)
-    model, recipe = models.load(str(folder / "model.safetensors"), str(folder / "recipe.json"))
+    place = Path(arguments.model)
+    model, recipe = models.load(str(place / "model.safetensors"), str(place / "recipe.json"))
     shape, names = tuple(recipe["shape"]), recipe["names"]
+    reader = read_as_folder if recipe["from_pictures"] else read
     records, failed = [], False
     for path in arguments.image:
         shown = path if path.isprintable() else ascii(path)
         try:
-            image, warning = read(path, shape)
+            image, warning = reader(path, shape)
         except OSError as error:
             failed = True
             print(f"predict: {shown} {error}", file=sys.stderr)
@@ -75,8 +81,20 @@ def main() -> int:
     return int(failed)
 
 
+def read_as_folder(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str | None]:
+    """Read a picture as the pictures of a folder were read; otherwise as `read`."""
+    try:
+        picture, count = folder.read_first(Path(path), shape[1:])
+    except ValueError as error:
+        raise OSError(str(error)) from error
+    mode = "L" if shape[0] == 1 else "RGB"
+    levels = np.asarray(Image.fromarray(picture).convert(mode)).reshape(*shape[1:], shape[0])
+    doubt = f"the first of {count} pictures" if count > 1 else None
+    return handwriting.to_grid(levels.transpose(2, 0, 1) / 255), doubt
+
+
 def read(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str | None]:
-    """Read a picture as the model wants it.
+    """Read a picture for a model that learned from rows of pixels.
 
     Args:
         path: of the picture.

@@ -21,11 +21,19 @@ class WrongContentError(OSError):
 
 
 class Dataset(NamedTuple):
-    """Images (N, C, H, W), labels (N,) and a name for each class, in the order of the labels."""
+    """Labelled images, and where they come from.
+
+    Attributes:
+        images: (N, C, H, W).
+        labels: (N,), places in `names`.
+        names: of the classes.
+        from_pictures: they were picture files, and not rows of numbers as MNIST's.
+    """
 
     images: Any
     labels: Any
     names: tuple[str, ...]
+    from_pictures: bool = False
 
 
 def sha256(images: np.ndarray, labels: np.ndarray) -> str:
@@ -61,7 +69,7 @@ def check(found: Dataset, pinned: str | None = None) -> None:
         ValueError: they are not images uint8 (N, C, H, W), labels uint8 or uint16 (N,) and a name
             for each class.
     """
-    images, labels, names = found
+    images, labels, names, _ = found
     if pinned and (digest := sha256(images, labels)) != pinned:
         raise WrongContentError(
             f"the content is not the pinned one: its sha256 is {digest}, "
@@ -90,14 +98,27 @@ def _check_names(labels: np.ndarray, names: Sequence[str]) -> None:
         )
 
 
-def write(path: str, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
+def write(
+    path: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str],
+    from_pictures: bool = False,
+) -> None:
     """Write prepared data, as `read` returns them; raises as `files.replacing`."""
     text = np.frombuffer("\n".join(names).encode(), np.uint8)
-    tensors.write(path, {"images": images, "labels": labels, "names": text})
+    content = {"images": images, "labels": labels, "names": text}
+    if from_pictures:
+        content["from_pictures"] = np.ones(1, np.uint8)
+    tensors.write(path, content)
 
 
 def write_raw(
-    path: str, images: np.ndarray, labels: np.ndarray, names: Sequence[str] | None = None
+    path: str,
+    images: np.ndarray,
+    labels: np.ndarray,
+    names: Sequence[str] | None = None,
+    from_pictures: bool = False,
 ) -> None:
     """Write a fetched data set; the same content gives the same bytes; raises as `check`.
 
@@ -105,21 +126,26 @@ def write_raw(
     """
     names = numbers(labels) if names is None else tuple(names)
     check(Dataset(images, labels, names))
-    write(path, images, labels, names)
+    write(path, images, labels, names, from_pictures)
 
 
 def read_raw(path: str) -> Dataset:
     """Read what `write_raw` wrote, as NumPy arrays.
 
     Returns:
-        images uint8 (N, C, H, W); labels uint8 (N,), or uint16 for more than 256 classes; names.
+        A data set with images uint8; labels uint8, or uint16 for more than 256 classes.
 
     Raises:
         OSError: the file is missing, may not be read, is damaged or of another form.
     """
     content = tensors.read(path)
     with files.reading(path):
-        found = Dataset(content["images"], content["labels"], _names(content["names"]))
+        found = Dataset(
+            content["images"],
+            content["labels"],
+            _names(content["names"]),
+            "from_pictures" in content,
+        )
         check(found)
         return found
 
@@ -135,7 +161,7 @@ def read(path: str, framework: str = "pt", verify: bool = True) -> Dataset:
         verify: read it once and check its checksum.
 
     Returns:
-        images float32 (N, C, H, W); labels int64 (N,), places in names; names. N may be 0.
+        A data set with images float32 and labels int64. N may be 0.
 
     Raises:
         OSError: the file is missing, may not be read, is damaged or of another form.
@@ -152,7 +178,7 @@ def read(path: str, framework: str = "pt", verify: bool = True) -> Dataset:
         names = _names(content["names"])
         if verify:
             _check_names(np.asarray(labels), names)
-        return Dataset(images, labels, names)
+        return Dataset(images, labels, names, "from_pictures" in content)
 
 
 def _names(text: Any) -> tuple[str, ...]:

@@ -14,10 +14,10 @@ how and why. Nothing in this package imports anything else of the project.
             optimizer.step(len(y))
 """
 
-from src.exact.functions import cosine
-from src.exact.grids import NotExactError
-from src.exact.loss import CrossEntropyLoss, log_softmax, losses
-from src.exact.modules import (
+from .functions import cosine
+from .grids import NotExactError, TooManyRowsError
+from .loss import CrossEntropyLoss, log_softmax, losses
+from .modules import (
     TWINS,
     AdaptiveAvgPool2d,
     AvgPool2d,
@@ -30,10 +30,10 @@ from src.exact.modules import (
     MaxPool2d,
     convert,
 )
-from src.exact.optim import SGD, AdamW, Optimizer
-from src.exact.seeded import seeded
-from src.exact.stepping import step
-from src.exact.watch import watch
+from .optim import SGD, AdamW, Optimizer
+from .seeded import seeded
+from .stepping import step
+from .watch import watch
 
 __all__ = [
     "SGD",
@@ -51,6 +51,7 @@ __all__ = [
     "MaxPool2d",
     "NotExactError",
     "Optimizer",
+    "TooManyRowsError",
     "convert",
     "cosine",
     "log_softmax",

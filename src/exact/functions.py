@@ -13,7 +13,7 @@ from decimal import Decimal
 import numpy as np
 import torch
 
-from src.exact import grids
+from . import grids
 
 # exp(-i / 2^14) for i from 0 to 28 * 2^14 - 1, on a grid of 2^-40. The last entry is one step, and
 # larger gaps take it too: no probability is 0.

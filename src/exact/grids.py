@@ -16,6 +16,10 @@ class NotExactError(RuntimeError):
     """Something cannot be computed exactly; the message names it and a way out."""
 
 
+class TooManyRowsError(NotExactError):
+    """A batch has more rows than exact sums allow; the message says how many are allowed."""
+
+
 BITS = 53  # of a float64's significand
 
 
@@ -83,7 +87,7 @@ FEWEST = 12  # bits that a factor of a weight's gradient keeps at least
 
 def log2_up(count: int) -> int:
     """Return the least n with 2^n >= count."""
-    return (max(1, count) - 1).bit_length()
+    return (max(1, int(count)) - 1).bit_length()  # NumPy's integers have no such method
 
 
 @functools.cache
@@ -106,12 +110,12 @@ def for_gradient(what: str, inputs: Grid, errors: Grid, each: int, rows: int) ->
     whole batch. The bound is of the whole batch, so that no share of it can exceed it.
 
     Raises:
-        NotExactError: so many products leave fewer than FEWEST bits to a factor; says of `what` how
-            many rows are allowed.
+        TooManyRowsError: so many products leave fewer than FEWEST bits to a factor; says of `what`
+            how many rows are allowed.
     """
     bits = BITS - log2_up(each * rows)
     if bits < 2 * FEWEST:
-        raise NotExactError(
+        raise TooManyRowsError(
             f"{what}: a gradient over {rows:,} rows would not be exact; "
             f"at most {2 ** (BITS - 2 * FEWEST) // each:,} rows are allowed in a batch"
         )

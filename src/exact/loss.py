@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.autograd import Function
 
-from src.exact import functions, grids, stepping
+from . import functions, grids, stepping
 
 
 class _CrossEntropy(Function):
@@ -52,7 +52,7 @@ class CrossEntropyLoss(nn.Module):
 
     def forward(self, logits: Tensor, labels: Tensor) -> Tensor:
         """Return the summed loss, float64 (), for logits (B, classes) and labels int64 (B,)."""
-        loss: Tensor = _CrossEntropy.apply(logits, labels, self.with_value)
+        loss: Tensor = _CrossEntropy.apply(logits.double(), labels, self.with_value)
         return loss
 
 

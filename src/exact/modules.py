@@ -17,8 +17,8 @@ from torch import nn
 from torch.autograd import Function
 from torch.nn.modules.utils import _pair
 
-from src.exact import functions, grids, stepping
-from src.exact.grids import Grid, NotExactError
+from . import functions, grids, stepping
+from .grids import Grid, NotExactError, TooManyRowsError
 
 Tensor = torch.Tensor
 
@@ -88,6 +88,12 @@ def _snap(x: Tensor, grid: Grid) -> Tensor:
         snapped: Tensor = _Snap.apply(x, grid)
         return snapped
     with stepping.twin():
+        is_data = stepping.is_watched() and torch.is_grad_enabled() and x.numel() > 0
+        if is_data and (x.amin() < -grid.largest or x.amax() > grid.largest):
+            raise NotExactError(
+                f"the images reach from {x.amin():g} to {x.amax():g} in the forward, and exact "
+                f"sums hold up to {grid.largest:g}; scale them, or set train.exact to false"
+            )
         return grid.snap(x)
 
 
@@ -129,6 +135,8 @@ def _pair_of_grids(
     """
     name, weight = getattr(module, "path", type(module).__name__), id(module.weight)
     now = stepping.current()
+    if now is None and stepping.is_watched() and torch.is_grad_enabled():
+        raise NotExactError(f"{name} needs to know the step in training: use exact.step")
     each, whole = _for_each_row(name, products)
     if now:
         now.products[weight] = now.products.get(weight, 0) + each
@@ -261,17 +269,24 @@ class _Normalize(Function):
 
     @staticmethod
     def forward(
-        ctx: Any, x: Tensor, weight: Tensor, bias: Tensor, eps: float, add_up: Any, is_first: bool
+        ctx: Any,
+        name: str,
+        x: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        eps: float,
+        add_up: Any,
+        is_first: bool,
     ) -> Any:
         with stepping.twin():
             shape = (1, -1, *[1] * (x.dim() - 2))
             over = [0, *range(2, x.dim())]
             steps = (x / grids.NORMALIZED.step).long()
             here = steps.numel() // max(1, steps.shape[1])
-            values, rows = _for_each_row("BatchNorm", here)
+            values, rows = _for_each_row(name, here)
             if rows * values > MOST_VALUES:
-                raise NotExactError(
-                    f"BatchNorm: at most {MOST_VALUES // values:,} rows are allowed in a batch"
+                raise TooManyRowsError(
+                    f"{name}: at most {MOST_VALUES // values:,} rows are allowed in a batch"
                 )
             count = torch.full_like(steps.sum(over), here)
             sums = torch.stack([steps.sum(over), (steps * steps).sum(over), count])
@@ -310,7 +325,7 @@ class _Normalize(Function):
             back = grids.ERRORS.snap_(back.mul_((scale * weight).view(ctx.shape)))
             if not ctx.is_first:
                 along, total = torch.zeros_like(along), torch.zeros_like(total)
-        return back, along, total, None, None, None
+        return None, back, along, total, None, None, None
 
 
 class _BatchNorm(nn.modules.batchnorm._BatchNorm):
@@ -335,20 +350,19 @@ class _BatchNorm(nn.modules.batchnorm._BatchNorm):
             factor = functions.sqrt(self.running_var + self.eps).reciprocal_() * self.weight
             y: Tensor = (x - self.running_mean.view(shape)) * factor.view(shape)
             return y + self.bias.view(shape)
+        name = getattr(self, "path", type(self).__name__)
         now = stepping.current()
         if now and self.add_up is None and now.rows != slice(0, now.batch):
             raise NotExactError(
-                f"{type(self).__name__} needs the whole batch at once; for several processes give "
-                "`convert` what adds up their sums"
+                f"{name} needs the whole batch at once, and not in shares one after another; for "
+                "several processes give `convert` what adds up their sums"
             )
         is_first = now is None or (now.rows.start == 0 and now.rows.stop > 0)
         y, mean, variance, count = _Normalize.apply(
-            x, self.weight, self.bias, self.eps, self.add_up, is_first
+            name, x, self.weight, self.bias, self.eps, self.add_up, is_first
         )
         if count[0] < 2:
-            raise NotExactError(
-                f"{type(self).__name__}: more than one value a channel is needed in a batch"
-            )
+            raise NotExactError(f"{name}: more than one value a channel is needed in a batch")
         with torch.no_grad(), stepping.twin():
             unbiased = variance * (count / (count - 1))
             for running, new in ((self.running_mean, mean), (self.running_var, unbiased)):
@@ -467,7 +481,7 @@ class AdaptiveAvgPool2d(nn.AdaptiveAvgPool2d):
         return _average(input, windows, sizes[0][:, None] * sizes[1])
 
 
-def _drop(x: Tensor, share: float, dims: int) -> Tensor:
+def _drop(x: Tensor, share: float, dims: int, is_in_place: bool) -> Tensor:
     """Multiply x by a mask that NumPy draws for the whole batch, over its first dimensions."""
     now = _step_of_forward("Dropout")
     if now is None:
@@ -478,21 +492,25 @@ def _drop(x: Tensor, share: float, dims: int) -> Tensor:
     kept = now.generator().random(shape)[now.rows] >= share
     scale = 0.0 if share == 1 else 1 / (1 - share)
     mask = torch.from_numpy(kept).to(x.device).double() * scale
-    return x * mask
+    return x.mul_(mask) if is_in_place else x * mask
 
 
 class Dropout(nn.Dropout):
     """nn.Dropout: the mask depends on the seed, the epoch, the step and the row alone."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _drop(input, self.p, input.dim()) if self.training and self.p else input
+        if not (self.training and self.p):
+            return input
+        return _drop(input, self.p, input.dim(), self.inplace)
 
 
 class Dropout2d(nn.Dropout2d):
     """nn.Dropout2d: whole channels of (B, C, H, W) are dropped."""
 
     def forward(self, input: Tensor) -> Tensor:
-        return _drop(input, self.p, 2) if self.training and self.p else input
+        if not (self.training and self.p):
+            return input
+        return _drop(input, self.p, 2, self.inplace)
 
 
 TWINS: dict[type[nn.Module], type[nn.Module]] = {
@@ -554,6 +572,9 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
             base = next(base for base in kind.__mro__ if base.__module__.startswith("torch."))
             what = "" if base is kind else f"a subclass of {base.__name__} "
             raise NotExactError(f"{where}: {what}has no exact twin; {INSTEAD}")
+    for path, parameter in model.named_parameters():
+        if not parameter.is_floating_point():
+            raise NotExactError(f"{path} is {parameter.dtype}, and not of real numbers; {INSTEAD}")
     model.double()
     _snap_weights(model)
     model.register_load_state_dict_post_hook(_snap_weights)  # what is loaded may be on no grid
@@ -562,8 +583,14 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
 
 @torch.no_grad()
 def _snap_weights(model: nn.Module, *_: object) -> None:
-    for parameter in model.parameters():
-        grids.WEIGHTS.snap_(parameter)
+    for path, parameter in model.named_parameters():
+        largest = parameter.abs().max() if parameter.numel() else 0
+        if largest > grids.WEIGHTS.largest:
+            raise NotExactError(
+                f"{path} has a weight of {largest:g}, and exact sums hold weights up to "
+                f"{grids.WEIGHTS.largest:g}; {INSTEAD}"
+            )
+        grids.WEIGHTS.round_(parameter)
 
 
 def _is_own(kind: type[nn.Module]) -> bool:

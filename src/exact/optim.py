@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from src.exact import functions, grids
+from . import functions, grids
 
 Parameters = Iterable[nn.Parameter] | Iterable[dict[str, Any]]
 
@@ -58,7 +58,10 @@ class Optimizer:
             self._snapped.append(snapped)
             self.state.append({})
         self._views = [(p, p.grad) for group in self.param_groups for p in group["params"]]
+        if len({id(parameter) for parameter, _ in self._views}) < len(self._views):
+            raise ValueError("some parameters appear in more than one parameter group")
         self._snap()
+        self._versions = [parameter._version for parameter, _ in self._views]
 
     def named_masters(self) -> Iterable[tuple[nn.Parameter, Tensor]]:
         """Give each parameter with the view of its master."""
@@ -86,9 +89,14 @@ class Optimizer:
         Args:
             rows: how many the gradients were summed over: those of the whole batch.
         """
-        for parameter, gradient in self._views:
+        for (parameter, gradient), version in zip(self._views, self._versions, strict=True):
             if parameter.grad is not gradient:
                 raise RuntimeError("clear gradients by this optimizer's zero_grad, not the model's")
+            if parameter._version != version:
+                raise RuntimeError(
+                    "a parameter was changed since the optimizer was made, and its master was not; "
+                    "load a state_dict first, and make the optimizer then"
+                )
         for index, group in enumerate(self.param_groups):
             self._update(index, group, rows)
         self._snap()
@@ -117,6 +125,7 @@ class Optimizer:
             for s in state["state"]
         ]
         self._snap()
+        self._versions = [parameter._version for parameter, _ in self._views]
 
 
 class SGD(Optimizer):

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from src.exact import grids
-from src.exact.watch import SAFE
+from . import grids
+from .watch import SAFE, counts_in_whole_numbers
 
 # A start may also ask for these, which do no arithmetic. What is in neither set sums or decomposes,
 # as the QR of `orthogonal_`, or belongs to the C library, as `sin`.
@@ -22,7 +22,8 @@ class seeded(TorchDispatchMode):  # noqa: N801  (a context, named like torch's m
     """Draw from NumPy's generator of a seed: the same start on every machine.
 
     `uniform_(a, b)` draws whole steps of 2^-18 in [a, b], so that nothing is rounded; `normal_`
-    draws standard normal numbers by NumPy and scales them.
+    draws standard normal numbers by NumPy and scales them. A `generator` that is given to a draw is
+    not asked.
 
     Raises:
         NotExactError: in the block, an operation is not exact, or draws in a way that is not known
@@ -41,7 +42,8 @@ class seeded(TorchDispatchMode):  # noqa: N801  (a context, named like torch's m
         draws = torch.Tag.nondeterministic_seeded in func.tags
         if name == "erfinv_":  # of trunc_normal_: in float64, whose last bits a float32 drops
             return args[0].copy_(func(args[0].double()))
-        if not draws and name.rstrip("_") not in ALLOWED:
+        is_allowed = name.rstrip("_") in ALLOWED or counts_in_whole_numbers(name, args)
+        if not draws and not is_allowed:
             raise grids.NotExactError(
                 f"aten::{name} is not exact, so a model cannot start from it; use another "
                 "initialisation (nn.init), or set train.exact to false"

@@ -40,6 +40,7 @@ class _Here(threading.local):
 
     step: Step | None = None
     twins: int = 0
+    watches: int = 0
 
 
 _here = _Here()
@@ -86,3 +87,18 @@ def twin() -> Iterator[None]:
 def is_inside_a_twin() -> bool:
     """Say whether a twin is computing."""
     return _here.twins > 0
+
+
+@contextlib.contextmanager
+def watched() -> Iterator[None]:
+    """Tell the twins that `watch` looks at the block, so that they look at values too."""
+    _here.watches += 1
+    try:
+        yield
+    finally:
+        _here.watches -= 1
+
+
+def is_watched() -> bool:
+    """Say whether `watch` looks."""
+    return _here.watches > 0

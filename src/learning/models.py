@@ -18,6 +18,7 @@ from torch.nn import functional
 from src import exact
 from src.common import files, tensors
 from src.common.command import UsageError
+from src.learning import graph
 
 Shape = tuple[int, int, int]
 
@@ -188,16 +189,20 @@ def load(
     """Read the model that train wrote, in evaluation mode, and its recipe.
 
     Raises:
-        OSError: a file is missing, may not be read, is damaged or does not fit the other,
-            or the model's code has changed since.
+        OSError: a file is missing, may not be read, is damaged or does not fit the other, or the
+            model has other modules than it had; so has one whose forward does other things, where
+            torch.fx can follow it.
     """
     kinds = {"model": str, "shape": list, "classes": int, "module": str, "exact": bool}
+    kinds["from_pictures"] = bool
     recipe = files.read_json(recipe_path, **kinds)
     name = recipe["model"]
     if name not in MODELS:
         raise OSError(f"{recipe_path} is of {name!r}, which src/learning/models.py does not have")
     model = build(name, tuple(recipe["shape"]), recipe["classes"])
-    if repr(model) != recipe["module"]:
+    nodes, _ = graph.graph(model, tuple(recipe["shape"]))
+    is_other = nodes and recipe.get("graph") and nodes != recipe["graph"]
+    if repr(model) != recipe["module"] or is_other:
         raise OSError(
             f"{recipe_path} is of another {name} than src/learning/models.py has; train it anew"
         )

@@ -91,9 +91,10 @@ def logits(model: nn.Module, images: Tensor, batch_size: int = 250) -> Tensor:
             batch = images[at : at + batch_size].to(device)
             if is_exact and not at:
                 with exact.watch():
-                    parts.append(model(batch))
+                    found = model(batch)
             else:
-                parts.append(model(batch))
+                found = model(batch)
+            parts.append(found.double() if is_exact else found)
     finally:
         model.train(was_training)
     return torch.cat(parts)

@@ -92,7 +92,7 @@ class Epoch(NamedTuple):
         train: the score of its batches, each taken before its update.
         held_out: the score on the held-out rows; None where there are none or in other processes.
         sha256: digest of the whole state, see `digest`.
-        is_best: no epoch before had a lower held-out loss.
+        is_best: its held-out loss is lower than that of each epoch before.
         seconds: how long it took; 0 for one that a checkpoint remembers.
         ended: why training ends with it: "", "all epochs" or "patience".
     """
@@ -180,7 +180,8 @@ def train(  # noqa: C901  (the loop, whole)
                 else:
                     divide_gradients(model, whole)
                     optimizer.step()
-            meter.add(logits, y.to(device))
+            # A forward may end in another dtype; exact losses need float64.
+            meter.add(logits.double() if settings.exact else logits, y.to(device))
             if group.rank == 0 and (taken := (epoch - 1) * steps + step + 1) in wanted:
                 way.append(snapshots.take(model, taken))
             if progress:
@@ -409,15 +410,32 @@ def check(model: nn.Module, rows: Rows, classes: int, settings: Train, processes
         named = {name: p for name, p in model.named_parameters() if p.requires_grad}
         found = torch.autograd.grad((logits * 1.0).sum(), list(named.values()), allow_unused=True)
     lost = [name for name, gradient in zip(named, found, strict=True) if gradient is None]
-    if lost:
+    if lost and settings.exact:
         raise ParameterError(
             "train.model", f"training cannot reach its {', '.join(lost)}", settings.model
         )
     check_single_rows(model, images, settings, processes)
     with torch.no_grad():
         check_shape(model.eval()(images[:1].to(device)), 1, classes, settings)
+        if settings.exact:
+            check_independence(model, images[:few].to(device), settings)
+    saved = model.state_dict()
     for name, buffer in model.named_buffers():
+        if name not in saved and not torch.equal(buffer, before[name]):
+            raise ParameterError(
+                "train.model",
+                f"its buffer {name} changes in training and would not be saved; "
+                "register it without persistent=False",
+                settings.model,
+            )
         buffer.copy_(before[name])
+    other = [name for name, value in saved.items() if not isinstance(value, Tensor)]
+    if other:
+        raise ParameterError(
+            "train.model",
+            f"its state_dict has {', '.join(other)}, and tensors alone can be saved",
+            settings.model,
+        )
 
 
 def check_shape(logits: Any, rows: int, classes: int, settings: Train) -> None:
@@ -436,6 +454,34 @@ def check_shape(logits: Any, rows: int, classes: int, settings: Train) -> None:
         f"it must return ({rows}, {classes}) for {images}, and returned {shape}",
         settings.model,
     )
+
+
+def check_independence(model: nn.Module, images: Tensor, settings: Train) -> None:
+    """Refuse an exact model whose answer for an image depends on the other images of a batch.
+
+    Then the bits would depend on the number of processes. BatchNorm alone may do so: it asks the
+    other processes.
+    """
+    count = len(images)
+    for is_training in (True, False):
+        model.train(is_training)
+        for module in model.modules():
+            if isinstance(module, nn.modules.batchnorm._BatchNorm):
+                module.eval()
+
+        def logits(rows: slice) -> Tensor:
+            with exact.step(seed=0, epoch=0, step=0, rows=rows, batch=count):
+                found: Tensor = model(images[rows])
+                return found
+
+        alone = torch.cat([logits(slice(row, row + 1)) for row in range(count)])
+        if not torch.equal(logits(slice(0, count)), alone):
+            raise ParameterError(
+                "train.model",
+                "its answer for an image depends on the other images of the batch, so several "
+                "processes would give other bits; set train.exact to false",
+                settings.model,
+            )
 
 
 def check_single_rows(model: nn.Module, images: Tensor, settings: Train, processes: int) -> None:

@@ -77,7 +77,7 @@ def fetch(folder: str, size: Sequence[int] | None, sha256: str | None = None) ->
         if not tables:
             order = _mixed(labels)
             images, labels = images[order], labels[order]
-        found = Dataset(images, labels, tuple(names))
+        found = Dataset(images, labels, tuple(names), from_pictures=not tables)
         check(found, sha256)
     return found
 
@@ -164,14 +164,25 @@ def _reason(error: Exception) -> str:
 
 
 def read_picture(path: Path, size: Sequence[int] | None = None) -> np.ndarray:
-    """Read one picture, upright, on white where it is transparent.
+    """Read one picture that must be alone in its file; as `read_first` otherwise."""
+    picture, frames = read_first(path, size)
+    if frames > 1:
+        raise ValueError(f"has {frames} frames, and one is allowed")
+    return picture
+
+
+def read_first(path: Path, size: Sequence[int] | None = None) -> tuple[np.ndarray, int]:
+    """Read the first picture of a file, upright, on white where it is transparent.
+
+    Args:
+        path: of the file.
+        size: height and width that it is scaled to; as it is if None.
 
     Returns:
-        uint8 (H, W) if it is grey, else (H, W, 3).
+        uint8 (H, W) if it is grey, else (H, W, 3); and how many pictures the file has.
 
     Raises:
-        ValueError: it cannot be read, moves, or has pixels of no such kind; says so without the
-            path.
+        ValueError: it cannot be read, or has pixels of no such kind; says so without the path.
     """
     if path.is_dir():
         raise ValueError("is a folder, and the folder of a class holds pictures only")
@@ -181,15 +192,13 @@ def read_picture(path: Path, size: Sequence[int] | None = None) -> np.ndarray:
             image, frames, turn = _load(path)
         except Exception as error:  # arbitrary bytes make Pillow raise almost anything
             raise ValueError(_reason(error)) from error
-        if frames > 1:
-            raise ValueError(f"has {frames} frames, and one is allowed")
         picture = _grey_or_colour(image)
         if turn in UPRIGHT:
             picture = picture.transpose(UPRIGHT[turn])
         if size:
             # Of Pillow's smooth filters the one that needs no sine: whole numbers, the same bytes.
             picture = picture.resize((size[1], size[0]), Image.Resampling.BILINEAR)
-        return np.array(picture)
+        return np.array(picture), frames
 
 
 def _load(path: Path) -> tuple[Image.Image, int, int]:

@@ -34,7 +34,7 @@ def test_raw_data_come_back_and_the_same_content_gives_the_same_bytes() -> None:
     assert Path("a").read_bytes() == Path("b").read_bytes()
     dataset.write_raw("c", np.asfortranarray(IMAGES), LABELS)
     for path in ("a", "c"):
-        images, labels, names = dataset.read_raw(path)
+        images, labels, names, _ = dataset.read_raw(path)
         assert np.array_equal(images, IMAGES)
         assert np.array_equal(labels, LABELS)
         assert names == ("0", "1", "2")
@@ -146,7 +146,7 @@ def write_prepared(images: np.ndarray, labels: np.ndarray, **more: np.ndarray) -
 def test_prepared_data_come_back(framework: str) -> None:
     for rows in (slice(None), slice(0)):
         write_prepared(PIXELS[rows], LABELS[rows].astype(np.int64))
-        images, labels, names = dataset.read("data.safetensors", framework)
+        images, labels, names, _ = dataset.read("data.safetensors", framework)
         assert type(images).__module__ == {"pt": "torch", "np": "numpy"}[framework]
         assert np.array_equal(np.asarray(images), PIXELS[rows])
         assert np.array_equal(np.asarray(labels), LABELS[rows])

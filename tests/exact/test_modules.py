@@ -246,6 +246,11 @@ def test_dropout_draws_for_the_whole_batch(module: nn.Module) -> None:
     assert not torch.equal(dropped(slice(0, 10), epoch=2), whole)
     assert 0.2 < (whole == 0).double().mean() < 0.6
     assert whole.max() == pytest.approx(1 / 0.6)
+    twin.inplace = True
+    kept = x.clone()
+    with exact.step(seed=1, epoch=1, step=2, rows=slice(0, 10), batch=10):
+        twin(kept)
+    assert torch.equal(kept, whole)
     assert torch.equal(twin.eval()(x), x)
 
 

@@ -1,6 +1,10 @@
 """Loss, optimizers, draws and the watch, each against a second source."""
 
 import math
+import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -106,6 +110,8 @@ def test_numpy_draws_whatever_a_model_starts_from() -> None:
     np.testing.assert_array_equal(first[0].detach().numpy(), expected)
     assert sorted(first[-1].tolist()) == list(range(9))
     assert 0.1 < first[-3].std() < 3
+    assert 0 < first[-4].min() < first[-4].max() < 1
+    assert 0 <= first[-2].min() < first[-2].max() < 9
 
 
 def test_a_start_that_needs_a_decomposition_is_refused() -> None:
@@ -113,6 +119,8 @@ def test_a_start_that_needs_a_decomposition_is_refused() -> None:
         nn.init.orthogonal_(torch.empty(3, 3))
     with exact.seeded(0), pytest.raises(exact.NotExactError, match="sin is not exact"):
         torch.sin(torch.arange(3.0))
+    with exact.seeded(0), pytest.raises(exact.NotExactError, match="arange is not exact"):
+        torch.arange(0, 1, 0.1)
 
 
 def test_an_optimizer_takes_one_tensor_and_leaves_what_is_frozen() -> None:
@@ -159,6 +167,7 @@ def take_a_step(model: nn.Module, x: Tensor) -> None:
         (lambda y, m: y.exp(), "exp"),
         (lambda y, m: y / torch.tensor(3.0), "div by 3"),
         (lambda y, m: torch.rsub(y, 2.0, alpha=3), "alpha"),
+        (lambda y, m: y + torch.arange(0, 0.6, 0.1, dtype=torch.float64), "arange"),
     ],
 )
 def test_an_operation_that_is_not_exact_is_named(then: object, name: str) -> None:
@@ -221,3 +230,72 @@ def test_probabilities_of_a_tensor_are_its_own() -> None:
         drawn = torch.bernoulli(torch.full((10_000,), 0.1))
         assert torch.randperm(5, dtype=torch.int32).dtype == torch.int32
     assert 0.08 < drawn.mean() < 0.12
+
+
+def test_a_refusal_in_the_backward_names_the_line_of_the_forward() -> None:
+    def twice(y: Tensor, model: Forward) -> Tensor:
+        return y * model.scale
+
+    with pytest.raises(exact.NotExactError, match=r"of `return y \* model.scale` \(test_training"):
+        take_a_step(Forward(twice), torch.rand(4, 6))
+
+
+class AddsInPlace(torch.autograd.Function):
+    """A user's own, whose backward rounds."""
+
+    @staticmethod
+    def forward(ctx: object, x: Tensor) -> Tensor:
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx: object, *given: Tensor) -> Tensor:
+        return given[0].clone().add_(torch.full_like(given[0], 2.0**-60))
+
+
+def test_an_addition_in_place_that_rounds_in_the_backward_is_refused() -> None:
+    with pytest.raises(exact.NotExactError, match="an addition in the backward pass"):
+        take_a_step(Forward(lambda y, m: AddsInPlace.apply(y)), torch.rand(4, 6))
+
+
+def test_images_and_weights_beyond_the_grid_are_refused() -> None:
+    with pytest.raises(exact.NotExactError, match=r"the images reach .* to 255 .*; scale them"):
+        take_a_step(nn.Linear(2, 2), torch.tensor([[0.0, 255.0]]))
+    model = nn.Linear(2, 2)
+    nn.init.constant_(model.bias, -20)
+    with pytest.raises(exact.NotExactError, match=r"bias has a weight of 20, .* up to 16"):
+        exact.convert(model)
+
+
+def test_a_watched_product_asks_for_the_step() -> None:
+    model = exact.convert(nn.Linear(2, 2))
+    x = torch.rand(1, 2)
+    with exact.watch(), pytest.raises(exact.NotExactError, match=r"use exact\.step"):
+        model(x)
+
+
+def test_weights_that_others_change_and_doubled_parameters_are_no_secret() -> None:
+    model = exact.convert(nn.Linear(2, 2))
+    optimizer = exact.SGD(model.parameters(), lr=0.1)
+    model.load_state_dict({key: value + 1 for key, value in model.state_dict().items()})
+    with pytest.raises(RuntimeError, match="load a state_dict first"):
+        optimizer.step(1)
+    groups = [{"params": list(model.parameters())}, {"params": [model.bias]}]
+    with pytest.raises(ValueError, match="more than one parameter group"):
+        exact.SGD(groups, lr=0.1)
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_the_loss_of_a_forward_that_ends_in_another_dtype_is_that_of_its_values(
+    dtype: torch.dtype,
+) -> None:
+    logits, labels = torch.randn(5, 3).to(dtype), torch.arange(5) % 3
+    loss = exact.CrossEntropyLoss()
+    assert torch.equal(loss(logits, labels), loss(logits.double(), labels))
+
+
+def test_the_package_needs_nothing_else_of_the_project(tmp_path: Path) -> None:
+    shutil.copytree(Path(exact.__file__).parent, tmp_path / "exact")
+    code = "import exact, sys; print(exact.__file__, [n for n in sys.modules if n[:3] == 'src'])"
+    command = [sys.executable, "-P", "-c", f"import sys; sys.path.insert(0, '.'); {code}"]
+    found = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[1:] == ["[]"], found

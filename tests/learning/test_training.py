@@ -345,6 +345,40 @@ class Lost(nn.Module):
         return self.used(x.flatten(1))
 
 
+class Mixed(nn.Sequential):
+    """Adds to each row of a batch another one, as a mixup that is written by hand."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x * 0.75 + x.flip(0) * 0.25 if self.training else x)
+
+
+class Compared(nn.Sequential):
+    """Compares with the first image of the batch, in evaluation only."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return super().forward(x) if self.training else super().forward(x) - x[:1, 0, 0, 0]
+
+
+class Remembers(nn.Sequential):
+    """Has a buffer that training changes and no file keeps."""
+
+    def __init__(self) -> None:
+        super().__init__(nn.Flatten(), nn.Linear(784, CLASSES))
+        self.register_buffer("steps", torch.zeros(1), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.training:
+            self.steps += 1
+        return super().forward(x)
+
+
+class Extra(nn.Linear):
+    """Keeps something that is no tensor."""
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"version": 1}
+
+
 class Squeezed(nn.Sequential):
     """Takes away the dimension of the rows, where there is one row."""
 
@@ -358,12 +392,48 @@ class Squeezed(nn.Sequential):
         (Lost(), "training cannot reach its unused.weight, unused.bias"),
         (nn.Sequential(nn.Flatten(), nn.Linear(784, 9)), r"must return \(2, 4\) for 2 images"),
         (Squeezed(nn.Flatten(), nn.Linear(784, CLASSES)), r"must return \(1, 4\) for one image"),
+        (Mixed(nn.Flatten(), nn.Linear(784, CLASSES)), "depends on the other images of the batch"),
+        (Compared(nn.Flatten(), nn.Linear(784, CLASSES)), "depends on the other images"),
+        (Remembers(), "its buffer steps changes in training and would not be saved"),
     ],
 )
 def test_a_model_that_cannot_be_trained_is_refused(model: nn.Module, message: str) -> None:
     exact.convert(model)
     with pytest.raises(UsageError, match=message):
         training.check(model, rows(), CLASSES, train_settings(), 1)
+
+
+def test_a_model_whose_state_is_not_of_tensors_is_refused() -> None:
+    model = nn.Sequential(nn.Flatten(), Extra(784, CLASSES))
+    with pytest.raises(UsageError, match=r"1\._extra_state, and tensors alone can be saved"):
+        training.check(model, rows(), CLASSES, train_settings(exact=False), 1)
+
+
+@pytest.mark.parametrize("model", [Lost(), Mixed(nn.Flatten(), nn.Linear(784, CLASSES))])
+def test_plain_training_takes_what_exact_training_refuses(model: nn.Module) -> None:
+    settings = train_settings(exact=False)
+    training.check(model, rows(), CLASSES, settings, 1)
+    assert len(list(training.train(model, rows(), settings))) == 2
+
+
+def test_the_scores_of_a_model_that_ends_in_another_dtype_are_those_of_exact_losses() -> None:
+    def trained(then: nn.Module) -> list[training.Epoch]:
+        model = nn.Sequential(nn.Flatten(), nn.Linear(784, CLASSES), then)
+        nn.init.zeros_(model[1].weight)
+        nn.init.zeros_(model[1].bias)
+        settings = train_settings(epochs=1)
+        return list(training.train(exact.convert(model), rows(6), settings, held_out=rows(3)))
+
+    half, double = trained(Half()), trained(nn.Identity())
+    assert half[0].train == double[0].train  # of zeros, which both dtypes hold
+    assert half[0].held_out.loss == pytest.approx(double[0].held_out.loss, rel=1e-3)
+
+
+class Half(nn.Module):
+    """Ends in float16."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x.half()
 
 
 def test_images_too_small_for_a_layer_bring_no_warning_beside_the_refusal(

@@ -160,7 +160,7 @@ def test_whole_numbers_in_numpy_train_to_the_hash_that_the_pipeline_printed(
     reproduced: Path,
 ) -> None:
     """The default recipe's first epoch on the 60,000 real rows, by a second implementation."""
-    images, labels, _ = dataset.read(str(reproduced / "data/prepared/train.safetensors"), "np")
+    images, labels = dataset.read(str(reproduced / "data/prepared/train.safetensors"), "np")[:2]
     images = images.reshape(len(images), -1)
     batches = [slice(at, at + 100) for at in range(0, len(labels), 100)]
     digest = integers.train(integers.start(777, 10, 784), images, labels, batches, 0.5)

@@ -73,10 +73,34 @@ def test_the_page_and_predict_say_the_names(
     page = Path("metrics/report/index.html").read_text(encoding="utf-8")
     assert "<title>Which class is it?</title>" in page
     assert '"classes":["\\u003cb>' in page  # as JSON in a script, which no name can end
-    monkeypatch.setattr(sys, "argv", ["predict", *paths.values()])
+    said = predictions([*paths.values()], monkeypatch, capsys)
+    assert said == [f"{paths[name]}: {name}" for name in paths]
+
+
+def predictions(
+    paths: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> list[str]:
+    """Return what predict says of pictures, without the probabilities."""
+    capsys.readouterr()
+    monkeypatch.setattr(sys, "argv", ["predict", *paths])
     assert predict.main() == 0
-    for name, line in zip(paths, capsys.readouterr().out.splitlines(), strict=True):
-        assert line.startswith(f"{paths[name]}: {name}  (")
+    return [line.partition("  (")[0] for line in capsys.readouterr().out.splitlines()]
+
+
+def test_grey_pictures_of_light_and_of_dark_paper_are_predicted_as_they_were_learned(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for number in range(120):  # what a reader of digits would turn to light on dark, and centre
+        levels = generator.integers(200, 256, (16, 16)).astype(np.uint8)
+        name = ("left", "right")[number % 2]
+        levels[4:12, 2 + 8 * (number % 2) : 6 + 8 * (number % 2)] //= 8
+        Path(f"mine/{name}").mkdir(parents=True, exist_ok=True)
+        Image.fromarray(levels).save(f"mine/{name}/{number}.png")
+    run_all(("left", "right"), **ROWS)
+    assert files.read_json("metrics/evaluate.json")["test"]["accuracy"] == 1
+    paths = sorted(str(path) for path in Path("mine").rglob("*.png"))
+    said = predictions(paths, monkeypatch, capsys)
+    assert said == [f"{path}: {Path(path).parent.name}" for path in paths]
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from src.common import dataset, tensors
+from src.sources import folder
 from tests.support.clones import REPOSITORY, Run
 from tools import predict
 
@@ -33,7 +34,7 @@ def pictures(small: Path) -> list[str]:
 def test_200_test_images_get_the_probabilities_of_evaluate(
     reproduced: Path, run: Run, tmp_path: Path
 ) -> None:
-    images, _, _ = dataset.read(str(reproduced / "data" / "prepared" / "test.safetensors"), "np")
+    images = dataset.read(str(reproduced / "data" / "prepared" / "test.safetensors"), "np").images
     paths = [str(tmp_path / f"{row}.png") for row in range(200)]
     for path, levels in zip(paths, np.rint(images[:200] * 255).astype(np.uint8), strict=True):
         Image.fromarray(levels.reshape(28, 28)).save(path)
@@ -79,6 +80,26 @@ def test_what_cannot_be_read_is_a_line_and_the_others_are_still_read(
     assert found["two.png"]["warning"] == "more than one digit?"
     assert found["a.png"]["warning"] is None
     assert [found["a.png"][key] for key in ("class", "digit", "name")] == [0, 0, "0"]
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_a_picture_is_read_as_the_folder_that_the_model_learned_from(
+    channels: int, tmp_path: Path
+) -> None:
+    levels = np.random.default_rng(0).integers(0, 256, (20, 30, 3), np.uint8)
+    levels = levels[:, :, 0] if channels == 1 else levels
+    path = tmp_path / "a.png"
+    Image.fromarray(levels).save(path)
+    for size in ((20, 30), (8, 8)):
+        image, doubt = predict.read_as_folder(str(path), (channels, *size))
+        as_fetched = folder.read_picture(path, size).reshape(*size, channels).transpose(2, 0, 1)
+        np.testing.assert_allclose(image, as_fetched / 255, atol=2**-17)
+        assert doubt is None
+    frames = [Image.fromarray(levels), Image.fromarray(255 - levels)]
+    frames[0].save(tmp_path / "two.gif", save_all=True, append_images=frames[1:])
+    moving, doubt = predict.read_as_folder(str(tmp_path / "two.gif"), (3, 20, 30))
+    assert moving.shape == (3, 20, 30)
+    assert doubt == "the first of 2 pictures"
 
 
 def test_a_missing_model_says_what_makes_it_and_help_how_to_call_it(
