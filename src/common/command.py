@@ -31,6 +31,7 @@ def run(name: str, main: Callable[[], int | None]) -> NoReturn:
         for line in (str(error) or "interrupted").splitlines():
             print(f"{name}: {line}", file=sys.stderr)
         status = 2 if isinstance(error, UsageError) else 1
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)  # an exception amid Python's own end is noise
     sys.exit(status)
 
 

@@ -5,8 +5,8 @@ exact, so the parameters are the same bits for any number of processes.
 """
 
 import atexit
+import logging
 import os
-import subprocess
 import sys
 from collections.abc import Callable
 from datetime import timedelta
@@ -14,6 +14,9 @@ from typing import Any, NoReturn
 
 import torch
 import torch.distributed as dist
+from torch.distributed import run
+from torch.distributed.elastic.multiprocessing.api import SignalException
+from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.rendezvous import rendezvous
 
 # How long a process waits for the others when it joins them.
@@ -141,14 +144,24 @@ def is_under_torchrun() -> bool:
 
 
 def start_processes(count: int, module: str) -> NoReturn:
-    """Replace this process by torchrun with so many processes of a module on this machine."""
+    """Become torchrun, with so many processes of a module on this machine, and end as they end.
+
+    Each process prints what is wrong. torchrun's own log and traceback would bury that.
+    """
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # torchrun's own default, with a banner about it
+    logging.disable()
     # Without the address torchrun hangs where the machine's own name does not resolve.
-    torchrun = ["-m", "torch.distributed.run", "--standalone", "--local-addr", "127.0.0.1"]
-    arguments = [*torchrun, "--nproc-per-node", str(count), "-m", module]
-    if os.name == "nt":  # Windows would start another process, and DVC would not wait for it
-        sys.exit(subprocess.call([sys.executable, *arguments]))  # noqa: S603
-    os.execv(sys.executable, [sys.executable, *arguments])  # noqa: S606
+    here = ["--standalone", "--local-addr", "127.0.0.1"]
+    try:
+        run.main([*here, "--nproc-per-node", str(count), "-m", module])
+    except ChildFailedError as error:
+        rank, failure = error.get_first_failure()
+        if failure.exitcode < 0:  # a signal, of which it could say nothing
+            raise OSError(f"process {rank} was ended by signal {-failure.exitcode}") from error
+        sys.exit(failure.exitcode)
+    except SignalException as error:
+        sys.exit(128 + error.sigval)
+    sys.exit(0)
 
 
 def join(device: torch.device) -> Group:

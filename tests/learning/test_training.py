@@ -443,6 +443,16 @@ def test_images_too_small_for_a_layer_bring_no_warning_beside_the_refusal(
     assert not recwarn.list
 
 
+@pytest.mark.parametrize(("down", "right"), [(0, 0), (2, 0), (0, -1), (-1, 2)])
+def test_images_move_by_whole_pixels_and_background_follows(down: int, right: int) -> None:
+    images = rows(3)[0][:, :, :5, :4]
+    expected = torch.zeros_like(images)
+    for y, x in np.ndindex(5, 4):
+        if 0 <= y + down < 5 and 0 <= x + right < 4:
+            expected[:, :, y + down, x + right] = images[:, :, y, x]
+    assert torch.equal(training.shifted(images, down, right), expected)
+
+
 @MODELS
 def test_every_models_graph_is_known_to_the_page(name: str) -> None:
     nodes, reason = graph.graph(models.build(name, SHAPE, CLASSES), SHAPE)
