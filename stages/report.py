@@ -32,6 +32,10 @@ class Fetch(parameters.Section, extra="ignore"):
     sources: list[str]
 
 
+# What the recipe has for programs, and no reader asks for.
+INTERNAL = ("graph", "graph_reason", "names", "module")
+
+
 def main() -> None:
     fetched = parameters.read("fetch", Fetch)
     train, test = dataset.read(TRAIN_DATA, "np"), dataset.read(TEST_DATA, "np")
@@ -97,9 +101,7 @@ def main() -> None:
         dataset="the folder" if is_folder else fetched.dataset,
         many=str(len(names)),
         pixels=f"{test.images[0].size:,}",
-        recipe=page.table(
-            {name: recipe[name] for name in recipe if name not in ("graph", "names")}
-        ),
+        recipe=page.table({name: value for name, value in recipe.items() if name not in INTERNAL}),
         checksums=page.table(
             {
                 TRAIN_DATA: f"CRC-32 {tensors.recorded_checksum(TRAIN_DATA)}",

@@ -56,7 +56,12 @@ def main() -> None:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("name", metavar="NAME", help=", ".join(names()))
-    print(*options(read(parser.parse_args().name)))
+    name = parser.parse_args().name
+    try:
+        print(*options(read(name)))
+    except command.UsageError:
+        print(f"--no-recipe-{name}")  # within $(...), DVC would run without a recipe's options
+        raise
 
 
 if __name__ == "__main__":

@@ -35,7 +35,7 @@ function showOff() {  // say why there is no board, if there is none
   classList.toggle("crowd", MANY);
   classList.toggle("colour", CHANNELS === 3);
   $("off").hidden = !sentence;
-  write("off", off ? `The board is off. ${off} What the model answered to the pictures below is recorded, and shown.` : sentence);
+  write("off", off ? `The board is off. ${off} The pictures below have the answers that were recorded.` : sentence);
   if (sentence) { $("board").removeAttribute("tabindex"); $("board").setAttribute("role", "img"); $("board").setAttribute("aria-label", "The picture"); }
 }
 

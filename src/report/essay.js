@@ -31,7 +31,7 @@ function makeTilesAndScores() {
   document.body.classList.toggle("ten", CLASSES === 10);
   $("tiles").classList.toggle("many", CLASSES > 10);
   document.body.classList.toggle("named", page.classes.some((name) => name.length > 2));
-  $("scores-caption").textContent = LINEAR ? "Blue: what the ink gives. Red: what it takes. Line: the score, bias included." : "The scores of the drawing on the board.";
+  $("scores-caption").textContent = LINEAR ? "Blue: what the ink gives. Red: what the ink takes away. Line: the score, bias included." : "The scores of the drawing on the board.";
 }
 
 function makeLayers() {
@@ -200,7 +200,7 @@ function stopPlaying() {
 
 function showMoment(at) {
   const { step, epoch } = moments[at], isLast = step === null;
-  const when = isLast ? `Trained: after epoch ${epoch}` : step === 0 ? "The start: noise" : Number.isInteger(epoch) ? `After epoch ${epoch}` : `After ${step === 1 ? "1 step" : `${step.toLocaleString("en")} steps`} of the first epoch`;
+  const when = isLast ? `Trained: after epoch ${epoch}` : step === 0 ? "The start" : Number.isInteger(epoch) ? `After epoch ${epoch}` : `After ${step === 1 ? "1 step" : `${step.toLocaleString("en")} steps`} of the first epoch`;
   stopTraining();
   use(tensorsAt(at), `The model ${isLast ? "" : step === 0 ? "at its start." : `${when[0].toLowerCase()}${when.slice(1)}.`}`);
   pointAt(at);

@@ -110,7 +110,7 @@ def untrainable(recipe: Mapping[str, Any], tensors: Mapping[str, np.ndarray]) ->
     if linear(recipe, tensors) is None:
         return "The page trains softmax regression alone, one linear layer with a bias."
     if any(node["op"] == "dropout" for node in recipe["graph"]):
-        return "The model has dropout, which the page does not draw: it cannot be trained here."
+        return "The page cannot train a model with dropout: it has no such random numbers."
     limits = {
         "exact": (True, "This model was trained with sums that are rounded (train.exact: false)"),
         "optimizer": ("sgd", f"The optimizer of this recipe is {recipe['optimizer']}"),

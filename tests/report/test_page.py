@@ -213,7 +213,7 @@ def test_the_page_says_what_the_stages_found(small: Path) -> None:
     assert "It read 50 test images" in text
     assert "The model is 4 small pictures" in text
     assert "each of its 64 pixels" in text
-    assert "After each 20 images of mnist_784 it moves every weight" in text
+    assert "After each 20 images of mnist_784, training moves every weight" in text
     assert "<title>Which digit is it?</title>" in text
     assert '<html lang="en" class="linear">' in text
     recipe = json.loads(Path("models/recipe.json").read_text())

@@ -729,7 +729,7 @@ def test_the_way_plays_from_the_start_to_the_model_and_the_hand_stops_it(
     assert browser.text("play") == "Pause"
     wait_for(browser, "tensors === recorded")
     assert browser.js("return seen") == [
-        "The start: noise",
+        "The start",
         *[f"After {steps} of the first epoch" for steps in ("1 step", "2 steps")],
         "After epoch 1",
         "Trained: after epoch 2",

@@ -4,6 +4,7 @@ import shutil
 from pathlib import Path
 
 import pytest
+from dvc.cli import main as dvc_main
 from dvc.utils.hydra import apply_overrides
 
 from src.common import command, files
@@ -36,6 +37,20 @@ def test_every_model_has_a_recipe_and_the_first_one_is_the_tutorials() -> None:
     ours = {"softmax_regression", "mlp", "cnn", "lenet", "resnet"}
     assert {one["model"] for one in read.values()} >= ours
     assert read["softmax_regression"] == stages.SETTINGS["train"]
+
+
+def test_a_misspelt_recipe_gives_dvc_a_word_that_it_refuses(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    """In $(...) its exit status is lost: DVC would run without a recipe's options."""
+    monkeypatch.setattr("sys.argv", ["recipe", "cn"])
+    with pytest.raises(command.UsageError, match=r"must be one of .*cnn.* 'cn'"):
+        recipe.main()
+    words = capsys.readouterr().out.split()
+    assert dvc_main(["exp", "run", "--temp", *words]) != 0
+    assert "unrecognized arguments: --no-recipe-cn" in caplog.text
 
 
 def test_a_recipe_that_is_not_there_or_not_valid_is_refused(
