@@ -9,7 +9,8 @@ from itertools import pairwise
 from random import Random
 
 Point = tuple[float, float]
-Drawing = list[list[Point]]
+Stroke = list[Point]
+Drawing = list[Stroke]
 
 # Strokes in a box about 1 high, y downwards. "~" before a stroke makes a curve through its points.
 STYLES: dict[int, dict[str, tuple[str, ...]]] = {
