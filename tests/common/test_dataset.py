@@ -10,16 +10,13 @@ from safetensors.numpy import load_file, save
 
 from src.common import dataset, tensors
 
+pytestmark = pytest.mark.usefixtures("here")
+
 generator = np.random.default_rng(0)
 IMAGES = generator.integers(0, 256, (6, 3, 5, 7), np.uint8)
 LABELS = np.array([0, 1, 2, 2, 1, 0], np.uint8)
 NAMES = ("cat", "Ankle boot", "つ")
 PIXELS = (np.rint(IMAGES / 255 * 65536) / 65536).astype(np.float32)
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def test_the_digest_is_of_the_images_bytes_row_by_row_then_the_labels() -> None:

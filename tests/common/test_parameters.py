@@ -16,6 +16,8 @@ from stages import evaluate, fetch, prepare
 from tests.support import stages
 from tests.support.clones import REPOSITORY
 
+pytestmark = pytest.mark.usefixtures("here")
+
 TEXT = (REPOSITORY / "params.yaml").read_text(encoding="utf-8")
 COMMITTED = files.parse_yaml(TEXT)
 SECTIONS: dict[str, type[parameters.Section]] = {
@@ -63,11 +65,6 @@ def read(section: str, **changes: Any) -> Any:
     kept = {key: value for key, value in values.items() if value is not ...}
     Path("params.yaml").write_text(stages.dump({section: kept}), encoding="utf-8")
     return parameters.read(section, SECTIONS[section])
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("name", SECTIONS)

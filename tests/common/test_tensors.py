@@ -12,15 +12,12 @@ from safetensors.torch import save_file
 
 from src.common import tensors
 
+pytestmark = pytest.mark.usefixtures("here")
+
 ARRAYS = {
     "weight": np.random.default_rng(0).random((3, 4), np.float32),
     "bias": np.arange(3, dtype=np.int64),
 }
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def test_what_is_read_is_what_was_written_in_either_framework() -> None:

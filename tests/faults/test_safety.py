@@ -18,6 +18,8 @@ from src.common import command, dataset, files, parameters, tensors
 from src.learning import models, training
 from src.sources import wheel
 
+pytestmark = pytest.mark.usefixtures("here")
+
 
 class Exploit:
     """Pickles into a call that leaves a file."""
@@ -54,11 +56,6 @@ READERS: dict[str, Callable[[str], object]] = {
     "pickle": lambda path: wheel.read(io.BytesIO(Path(path).read_bytes())),
     "parameters": read_parameters,
 }
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("reader", READERS)

@@ -13,14 +13,11 @@ from src.sources import folder
 from tests.support.clones import REPOSITORY
 from tests.support.stages import parameters, run_stage
 
+pytestmark = pytest.mark.usefixtures("here")
+
 generator = np.random.default_rng(0)
 COLOUR = generator.integers(0, 256, (6, 4, 3), np.uint8)
 GREY = generator.integers(0, 256, (6, 4), np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
 
 
 def put(path: str, pixels: np.ndarray = COLOUR, **options: object) -> Path:
