@@ -67,9 +67,12 @@ def test_the_rows_of_the_ranges_come_in_order_the_end_left_out(
 )
 def test_no_two_splits_may_overlap(pairs: tuple[str, str]) -> None:
     rows = {"train": [0, 10], "validation": [10, 20], "test": [20, 30]}
-    rows[pairs[1]] = [rows[pairs[0]][1] - 1, rows[pairs[0]][1]]
-    outcome = prepare(IMAGES, **{f"{split}_rows": pair for split, pair in rows.items()})
-    outcome.expect(2, f"prepare: prepare: {pairs[0]}_rows and {pairs[1]}_rows may not overlap")
+    prepare(IMAGES, **{f"{split}_rows": pair for split, pair in rows.items()}).expect(0)
+    start, end = rows[pairs[0]]
+    for overlap in ([end - 1, end], [start, end], [start + 2, start + 3], [0, 30]):
+        changed = rows | {pairs[1]: overlap}
+        outcome = prepare(IMAGES, **{f"{split}_rows": pair for split, pair in changed.items()})
+        outcome.expect(2, "prepare: prepare: ", f"{pairs[1]}_rows", "may not overlap: [")
 
 
 @pytest.mark.parametrize("pixel_max", [255, 254, 200, 17, 16, 3, 1])
