@@ -44,15 +44,6 @@ def test_the_remedy_for_a_copy_that_is_damaged_in_dvcs_cache_heals_it_in_a_path_
     assert run(clone, "git", "status", "--porcelain", "--untracked-files=no").stdout == ""
 
 
-def test_restore_removes_no_file_but_an_output(reproduced: Path, tmp_path: Path, run: Run) -> None:
-    clone = clones.clone(tmp_path / "clone", reproduced, run)
-    for given in ("FILE=params.yaml", "FILE=../clone/params.yaml", "OTHER="):
-        result = run(clone, "make", "restore", given, env={"MAKEFLAGS": "RUN="}, check=False)
-        assert result.returncode
-        assert "make restore FILE=PATH is for a file that a stage writes\n" in result.stdout
-    assert (clone / "params.yaml").exists()
-
-
 def test_repro_with_a_bad_parameter_says_so_runs_no_shell_command_and_recovers(
     workspace: Path, run: Run
 ) -> None:

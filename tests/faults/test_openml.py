@@ -12,7 +12,14 @@ import pytest
 
 from src.common import dataset
 from tests.support.mnist_wheel import pickled_data, put_wheel
-from tests.support.openml_server import REQUESTS, OpenML, arff, proxy, redirected
+from tests.support.openml_server import (
+    REQUESTS,
+    OpenML,
+    arff,
+    nobody_listens,
+    proxy,
+    redirected,
+)
 from tests.support.stages import Outcome, parameters, run_stage, start
 
 RAW = Path("data/raw/dataset.safetensors")
@@ -150,9 +157,8 @@ def test_other_content_under_the_same_name_stops_fetch_with_both_hashes(
 
 @pytest.mark.parametrize("kind", ["refused", "unresolved"])
 def test_no_connection_makes_the_next_source_serve(kind: str, server: OpenML) -> None:
-    with socket.socket() as closed:  # bound but not listening: it refuses
-        closed.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{closed.getsockname()[1]}" if kind == "refused" else "proxy.invalid:1"
+    with nobody_listens() as place:
+        where = place if kind == "refused" else "proxy.invalid:1"
         with redirected(proxy(f"http://{where}")):
             outcome = fetch(server)
     check_next(server, outcome, "openml: URLError: <urlopen error")

@@ -8,7 +8,6 @@ from pathlib import Path
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
-from PIL import Image
 from safetensors.numpy import load_file
 
 from src.common import files, tensors
@@ -111,18 +110,3 @@ def test_a_damaged_file_is_named_with_the_command_that_restores_it(
     assert outcome.errors.endswith(f"`make restore FILE={path}` restores it\n")
     assert len(outcome.errors.splitlines()) == 1
     assert [output.read_bytes() for output in outputs] == before
-
-
-def test_the_pictures_of_the_real_rows_show_digits(
-    reproduced: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(reproduced)
-    total = 0
-    for name, figure in expected().items():
-        path = Path(f"metrics/plots/{name}.png")
-        total += path.stat().st_size
-        with Image.open(path) as picture:
-            shown = np.asarray(picture.convert("L"))
-        assert shown.shape == tuple(int(inches * 140) for inches in figure.get_size_inches()[::-1])
-        assert 0.01 < (shown < 128).mean() < 0.5, name
-    assert total < 300_000

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 from ruamel.yaml import YAML
 
 from src.common import command, dataset, files
@@ -108,6 +109,13 @@ def run_stage(stage: str) -> Outcome:
             status = end.code or 0
     assert isinstance(status, int)
     return Outcome(status, output.getvalue(), errors.getvalue())
+
+
+def put_python(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Put a shell script in the present folder in the place of Python, which stages start."""
+    Path("python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    Path("python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(Path("python").resolve()))
 
 
 def start(stage: str, environment: dict[str, str]) -> subprocess.Popen[str]:
