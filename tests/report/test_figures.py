@@ -4,8 +4,6 @@ Those of the real rows have their hashes in dvc.lock: tests/pipeline/test_repro.
 """
 
 import math
-import zlib
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -132,24 +130,3 @@ def test_the_weights_that_are_drawn_are_the_first_that_meet_the_pixels() -> None
     assert figures.first_layer(tensors, [start, node("linear", "b")], (1, 2, 2)) is None
     assert figures.first_layer(tensors, None, shape) is None  # two could be it
     assert figures.first_layer({"b.weight": linear}, None, shape) == ("b.weight", linear)
-
-
-@pytest.mark.parametrize(("colour", "mode"), [("red", "RGB"), ("0.5", "L")])
-def test_a_png_holds_pixels_and_nothing_else(colour: str, mode: str) -> None:
-    figure = Figure((1, 1), facecolor=colour)
-    for name in ("one.png", "two.png"):
-        figures.write(name, figure)
-    content = Path("one.png").read_bytes()
-    assert content == Path("two.png").read_bytes()
-    with Image.open("one.png") as picture:
-        assert (picture.size, picture.mode) == ((140, 140), mode)
-    parts, at = {}, 8
-    while at < len(content):
-        size = int.from_bytes(content[at : at + 4], "big")
-        parts[content[at + 4 : at + 8]] = content[at + 8 : at + 8 + size]
-        at += 12 + size
-    assert list(parts) == [b"IHDR", b"IDAT", b"IEND"]  # no date, no program's name
-    # Run-length coded: any zlib packs the same rows into the same bytes.
-    packer = zlib.compressobj(-1, zlib.DEFLATED, 15, 9, zlib.Z_RLE)
-    rows = zlib.decompress(parts[b"IDAT"])
-    assert packer.compress(rows) + packer.flush() == parts[b"IDAT"]
