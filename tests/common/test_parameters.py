@@ -116,16 +116,13 @@ def test_a_missing_key_and_an_unknown_one_are_named(name: str) -> None:
 
 
 def test_a_key_that_is_no_text_is_an_unknown_one() -> None:
-    Path("params.yaml").write_text(
-        stages.dump({"evaluate": COMMITTED["evaluate"] | {3: 1, True: 1}})
-    )
+    values = COMMITTED["evaluate"] | {3: 1, True: 1}
+    Path("params.yaml").write_text(stages.dump({"evaluate": values}), encoding="utf-8")
     with pytest.raises(UsageError) as refused:
         parameters.read("evaluate", SECTIONS["evaluate"])
     allowed = "no such parameter; there are batch_size"
-    assert str(refused.value).splitlines() == [
-        f"evaluate.3: {allowed} (given: 3)",
-        f"evaluate.1: {allowed} (given: True)",  # pydantic's name of it
-    ]
+    three, true = f"evaluate.3: {allowed} (given: 3)", f"evaluate.1: {allowed} (given: True)"
+    assert str(refused.value).splitlines() == [three, true]  # by pydantic's name of it
 
 
 def test_all_faults_are_told_at_once_and_end_the_stage_with_status_2() -> None:
@@ -209,16 +206,6 @@ def test_1000_generated_scalars_are_read_as_dvc_reads_them_or_refused() -> None:
         scalar = few if draw.random() < 0.9 else f"'{few}'"
         allowed += expect_dvcs_reading(draw.choice(TYPES), scalar)
     assert 100 < allowed < 900  # there are many of both kinds
-
-
-def test_what_dvc_writes_as_text_is_not_taken_for_a_number() -> None:
-    """`-S train.epochs=0100` is text to DVC, which writes it in quotes."""
-    Path("params.yaml").write_text("section:\n  key: 1\n", encoding="utf-8")
-    with modify_yaml("params.yaml") as values:
-        values["section"]["key"] = "0100"
-    assert "'0100'" in Path("params.yaml").read_text(encoding="utf-8")
-    with pytest.raises(UsageError, match=r"^section\.key: must be an .* \(given: '0100'\)$"):
-        parameters.read("section", Integer)
 
 
 def test_a_byte_order_mark_and_the_line_ends_of_windows_change_nothing() -> None:
