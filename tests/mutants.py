@@ -8,7 +8,6 @@ longer found, change the list with it.
 import argparse
 import os
 import shlex
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -17,7 +16,8 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
-ROOT = Path(__file__).parents[1]
+from tests.support import clones
+from tests.support.clones import REPOSITORY
 
 
 class Mutant(NamedTuple):
@@ -58,13 +58,15 @@ FAULTS = {
         ("variance * (count / (count - 1))", "variance"),
         ("(kept + new * self.momentum).float()", "(kept + new * self.momentum)"),
         ("1 / (1 - share)", "1.0"),
-        ("            if add_up:\n", "            if False:\n"),
-        ("            if ctx.add_up:\n", "            if False:\n"),
         ("if not ctx.is_first", "if False"),
         (".random(shape)[now.rows]", ".random((len(x), *shape[1:]))"),
         ("if kind in TWINS:", "if isinstance(module, tuple(TWINS)):"),
         ('if self.padding_mode == "zeros"', "if True"),
         ("elif not _is_own(kind):", "elif False:"),
+    ],
+    ("src/exact/modules.py", "tests/learning/test_training.py -k processes"): [
+        ("            if add_up:\n", "            if False:\n"),
+        ("            if ctx.add_up:\n", "            if False:\n"),
     ],
     ("src/exact/modules.py", "tests/learning/test_training.py -k whole_numbers"): [
         ("x = _snap(input, grids.NORMALIZED)", "x = input.double()"),
@@ -232,22 +234,6 @@ MUTANTS = [
 ]
 
 
-def copied(folder: Path) -> Path:
-    """Copy the project, without what Git ignores."""
-    answer = subprocess.run(
-        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
-        cwd=ROOT,
-        stdout=subprocess.PIPE,
-        text=True,
-        check=True,
-    )
-    for path in answer.stdout.splitlines():
-        if (ROOT / path).is_file():
-            (folder / path).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy2(ROOT / path, folder / path)
-    return folder
-
-
 def run(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
     """Run tests in a copy, until the first that fails."""
     options = ["-x", "-q", "-p", "no:cacheprovider", "-p", "no:randomly"]
@@ -264,13 +250,13 @@ def run(folder: Path, tests: str) -> subprocess.CompletedProcess[str]:
 
 def trouble(mutant: Mutant) -> str:
     """Put a fault into a copy; return why it is not killed there, or nothing."""
-    text = (ROOT / mutant.path).read_text(encoding="utf-8")
+    text = (REPOSITORY / mutant.path).read_text(encoding="utf-8")
     if text.count(mutant.old) != 1:
         return f"found {text.count(mutant.old)} times, not once: change tests/mutants.py"
     with tempfile.TemporaryDirectory() as folder:
-        copy = copied(Path(folder))
-        (copy / mutant.path).write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
-        result = run(copy, mutant.test)
+        clones.copy_files(Path(folder))
+        Path(folder, mutant.path).write_text(text.replace(mutant.old, mutant.new), encoding="utf-8")
+        result = run(Path(folder), mutant.test)
     if result.returncode == 1:  # of pytest: tests ran, and one failed
         return ""
     if result.returncode == 0:
@@ -285,7 +271,7 @@ def main() -> None:
     chosen = [mutant for mutant in MUTANTS if only in str(mutant)]
     alive = 0
     with ThreadPoolExecutor(2) as pool:
-        for sound in pool.map(partial(run, ROOT), sorted({mutant.test for mutant in chosen})):
+        for sound in pool.map(partial(run, REPOSITORY), sorted({mutant.test for mutant in chosen})):
             if sound.returncode:
                 sys.exit(f"a test fails without any fault:\n{sound.stdout[-2000:]}")
         for mutant, why in zip(chosen, pool.map(trouble, chosen), strict=True):

@@ -12,14 +12,7 @@ import pytest
 
 from src.common import dataset
 from tests.support.mnist_wheel import pickled_data, put_wheel
-from tests.support.openml_server import (
-    REQUESTS,
-    OpenML,
-    arff,
-    nobody_listens,
-    proxy,
-    redirected,
-)
+from tests.support.openml_server import REQUESTS, OpenML, arff, nobody_listens, proxy, redirected
 from tests.support.stages import Outcome, parameters, run_stage, start
 
 RAW = Path("data/raw/dataset.safetensors")
