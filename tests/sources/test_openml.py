@@ -72,8 +72,7 @@ def test_what_is_not_bytes_is_refused_in_a_line_that_says_so(
     cells[place] = cell.encode()
     openml.arff = b"\n".join([*before, b",".join(cells)]) + b"\n"
     assert re.fullmatch(
-        r"\w+Error: .+: pixels and labels must be whole numbers from 0 to 255",
-        reason_of(openml),
+        r"\w+Error: .+: pixels and labels must be whole numbers from 0 to 255", reason_of(openml)
     )
 
 
