@@ -69,10 +69,10 @@ FAULTS = {
         ("            if ctx.add_up:\n", "            if False:\n"),
     ],
     ("src/exact/modules.py", "tests/learning/test_training.py -k whole_numbers"): [
-        ("x = _snap(input, grids.NORMALIZED)", "x = input.double()"),
+        ("x = _snap(input, grids.NORMALIZED)", "x = input.double()")
     ],
     ("src/exact/loss.py", "tests/learning/test_training.py -k whole_numbers"): [
-        ("grids.LOGIT_ERRORS.round_(error)", "error"),
+        ("grids.LOGIT_ERRORS.round_(error)", "error")
     ],
     ("src/exact/watch.py", "tests/exact/test_training_parts.py"): [
         ("if plain not in SAFE", "if False"),
@@ -87,7 +87,7 @@ FAULTS = {
         ("places, error.new_full(places.shape, -1)", "places, error.new_full(places.shape, 0)"),
     ],
     ("src/exact/optim.py", "tests/learning/test_training.py -k follows"): [
-        ("functions.sqrt(state", "torch.sqrt(state"),
+        ("functions.sqrt(state", "torch.sqrt(state")
     ],
     ("src/exact/optim.py", "tests/exact/test_training_parts.py"): [
         ('state["beta2_power"] *= beta2', 'state["beta2_power"] *= beta1'),
@@ -102,42 +102,37 @@ FAULTS = {
         ("last + 1, shape) * step", "last, shape) * step"),
     ],
     ("src/exact/functions.py", "tests/exact/test_functions.py"): [
-        ("range(11, -1, -1)", "range(7, -1, -1)"),
+        ("range(11, -1, -1)", "range(7, -1, -1)")
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k follows"): [
-        (
-            "exact if settings.exact else torch.optim, groups",
-            "torch.optim, groups",
-        ),
+        ("exact if settings.exact else torch.optim, groups", "torch.optim, groups"),
         ("divide_gradients(model, whole)", "pass"),
         ("if p.dim() > 1], settings", "if p.dim() > 0], settings"),
         ("default_rng([settings.seed, epoch])", "default_rng(settings.seed)"),
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k processes"): [
-        ("optimizer.step(whole)", "optimizer.step(len(y))"),
+        ("optimizer.step(whole)", "optimizer.step(len(y))")
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k whole_numbers"): [
-        ("model.buffers()]", "[]]"),
+        ("model.buffers()]", "[]]")
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k patience"): [
         ('result.loss >= state["best"]["loss"]', "False"),
         ('- state["best"]["epoch"] >= settings', '- state["best"]["epoch"] > settings'),
     ],
     ("src/learning/checkpoint.py", "tests/learning/test_training.py -k damaged"): [
-        ("if head != MAGIC", "if False and head != MAGIC"),
+        ("if head != MAGIC", "if False and head != MAGIC")
     ],
     ("src/learning/group.py", "tests/learning/test_group.py"): [
-        ("rows * (self.rank + 1)", "rows * self.rank + 1"),
+        ("rows * (self.rank + 1)", "rows * self.rank + 1")
     ],
     ("src/learning/scores.py", "tests/stages/test_evaluate.py"): [
         ("2 * hits / (predicted", "hits / (predicted"),
         ("actual * classes + predicted", "predicted * classes + actual"),
     ],
-    ("src/learning/scores.py", "tests/learning/test_training.py"): [
-        ("    model.eval()\n", ""),
-    ],
+    ("src/learning/scores.py", "tests/learning/test_training.py"): [("    model.eval()\n", "")],
     ("src/learning/models.py", "tests/stages/test_evaluate.py"): [
-        ('if repr(model) != recipe["module"]', "if False"),
+        ('if repr(model) != recipe["module"]', "if False")
     ],
     ("src/common/tensors.py", "tests/common/test_tensors.py"): [
         ("arrays[name].data, crc)", "arrays[name].data)"),
@@ -157,16 +152,13 @@ FAULTS = {
         ("strict=True", "strict=False"),
     ],
     ("src/common/files.py", "tests/common/test_parameters.py"): [
-        (
-            'return YAML(typ="safe").load(text)',
-            "import yaml\n\n        return yaml.safe_load(text)",
-        ),
+        ('return YAML(typ="safe").load(text)', "import yaml\n\n        return yaml.safe_load(text)")
     ],
     ("src/common/command.py", "tests/common/test_command.py"): [
-        ("2 if isinstance(error, UsageError) else 1", "1"),
+        ("2 if isinstance(error, UsageError) else 1", "1")
     ],
     ("stages/fetch.py", "tests/stages/test_fetch.py"): [
-        ("except (dataset.WrongContentError, home.LocalError):", "except home.LocalError:"),
+        ("except (dataset.WrongContentError, home.LocalError):", "except home.LocalError:")
     ],
     ("stages/prepare.py", "tests/stages/test_prepare.py"): [
         ("    check_classes(raw, settings.splits)", ""),
@@ -174,13 +166,13 @@ FAULTS = {
         ('raise ValueError(f"{one}_rows', 'print(f"{one}_rows'),
     ],
     ("src/sources/wheel.py", "tests/faults/test_wheel.py"): [
-        ("            download(wheel, timeout)", "            pass"),
+        ("            download(wheel, timeout)", "            pass")
     ],
     ("src/sources/wheel.py", "tests/sources/test_wheel.py"): [
-        ("return _Inert", "return super().find_class(module, name)"),
+        ("return _Inert", "return super().find_class(module, name)")
     ],
     ("src/sources/openml.py", "tests/sources/test_openml.py"): [
-        ("sorted(allowed, key=int)", "sorted(allowed)"),
+        ("sorted(allowed, key=int)", "sorted(allowed)")
     ],
     ("src/sources/folder.py", "tests/sources/test_folder.py"): [
         ("picture.transpose(UPRIGHT[turn])", "picture"),
@@ -213,7 +205,7 @@ FAULTS = {
         ("<= 1e-4 && probabilities", "<= 1 && probabilities"),
     ],
     ("src/report/ink.js", "tests/report/test_page.py -m fast"): [
-        ("WIDTH * 14.5 / 28, WIDTH)", "WIDTH / 2, WIDTH)"),
+        ("WIDTH * 14.5 / 28, WIDTH)", "WIDTH / 2, WIDTH)")
     ],
     ("src/report/training.js", "tests/report/test_page.py -m fast"): [
         ("values[i] -= slopes[i] * scale", "values[i] -= slopes[i] / rows.length * rate"),
@@ -223,10 +215,10 @@ FAULTS = {
         ),
     ],
     ("src/learning/snapshots.py", "tests/learning/test_snapshots.py"): [
-        (".round().to(torch.int8)", ".to(torch.int8)"),
+        (".round().to(torch.int8)", ".to(torch.int8)")
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k stopped"): [
-        ('found["way"]', "[]"),
+        ('found["way"]', "[]")
     ],
 }
 MUTANTS = [

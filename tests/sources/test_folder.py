@@ -69,10 +69,8 @@ def test_every_range_of_rows_has_its_share_of_every_class() -> None:
     for start in range(0, 100, 20):
         counts = np.bincount(labels[start : start + 20], minlength=3)
         assert np.abs(counts - [12, 6, 2]).max() <= 2
-    order = images[labels == 0].ravel()
-    assert sorted(order) == list(range(60))
-    assert np.abs(np.diff(order.astype(int))).min() > 0
-    assert not np.array_equal(order, np.sort(order))
+    order = images[labels == 0].ravel().tolist()
+    assert sorted(order) == list(range(60)) != order
 
 
 def test_numbers_as_names_are_in_their_order() -> None:
@@ -141,9 +139,7 @@ def test_transparent_pictures_lie_on_white_and_other_modes_are_read() -> None:
     deep = generator.integers(0, 65536, (6, 4)).astype(np.uint16)
     ink = np.zeros((6, 4, 4), np.uint8)
     ink[:3, :, 1:3] = 255  # magenta and yellow are red
-    on_paper = np.where(np.arange(6)[:, None, None] < 3, [255, 0, 0], 255) + np.zeros(
-        (1, 4, 1), int
-    )
+    red = np.where(ink.any(axis=2, keepdims=True), [255, 0, 0], 255)
     pictures = {
         "transparent.png": (np.dstack([COLOUR, alpha]), np.where(alpha[..., None], COLOUR, 255)),
         "palette.png": (palette, np.array([[10, 20, 30], [255] * 3, [70, 80, 90]])[places]),
@@ -151,7 +147,7 @@ def test_transparent_pictures_lie_on_white_and_other_modes_are_read() -> None:
         "low.png": (GREY.astype(np.uint16), GREY),
         "bits.png": (GREY > 100, np.where(GREY > 100, 255, 0)),
         "grey.gif": (Image.fromarray(GREY).convert("P"), GREY),
-        "ink.tif": (Image.fromarray(ink, "CMYK"), on_paper),
+        "ink.tif": (Image.fromarray(ink, "CMYK"), red),
     }
     for name, (picture, expected) in pictures.items():
         options = {"transparency": 1} if name == "palette.png" else {}
@@ -219,7 +215,7 @@ PIXELS = np.array([row[1:] for row in ROWS], np.uint8).reshape(3, 1, 1, 4)
 )
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
 def test_csv_files_are_read_with_and_without_a_header(header: list | str, encoding: str) -> None:
-    rows = [header, *ROWS]
+    rows = [header, *ROWS] if header else ROWS
     if header == "last":
         rows = [["a", "b", "c", "d", "class"], *(row[1:] + row[:1] for row in ROWS)]
     write("mine/b.csv", [*rows, []], encoding)
