@@ -2,6 +2,7 @@
 
 import random
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -67,6 +68,13 @@ def read(section: str, **changes: Any) -> Any:
     return parameters.read(section, SECTIONS[section])
 
 
+def faults(read: Callable[[], object]) -> list[str]:
+    """Return the lines with which settings are refused."""
+    with pytest.raises(UsageError) as refused:
+        read()
+    return str(refused.value).splitlines()
+
+
 @pytest.mark.parametrize("name", SECTIONS)
 def test_the_committed_params_yaml_is_allowed(name: str) -> None:
     Path("params.yaml").write_text(TEXT, encoding="utf-8")
@@ -98,18 +106,15 @@ def test_a_value_that_is_not_allowed_is_named_with_what_is(name: str) -> None:
             assert getattr(read(section, **others | {key: value}), key) == value
     for text in bad.split():
         value = files.parse_yaml(text.replace(":", ": ") if "{" in text else text)
-        with pytest.raises(UsageError) as refused:
-            read(section, **{key: value})
+        [fault] = faults(lambda value=value: read(section, **{key: value}))
         expected = rf"{re.escape(name)}(\.\d)?: {re.escape(f'must be {allowed} (given: ')}.*\)"
-        assert re.fullmatch(expected, str(refused.value)), text
+        assert re.fullmatch(expected, fault), (text, fault)
 
 
 @pytest.mark.parametrize("name", KEYS)
 def test_a_missing_key_and_an_unknown_one_are_named(name: str) -> None:
     section, key = name.split(".")
-    with pytest.raises(UsageError) as refused:
-        read(section, **{key: ..., f"{key}x": 1})
-    missing, unknown = str(refused.value).splitlines()
+    missing, unknown = faults(lambda: read(section, **{key: ..., f"{key}x": 1}))
     assert missing.startswith(f"{name}: missing; must be ")
     assert unknown.startswith(f"{name}x: no such parameter; there are ")
     assert key in re.findall(r"\w+", unknown.split("there are ")[1])
@@ -118,11 +123,11 @@ def test_a_missing_key_and_an_unknown_one_are_named(name: str) -> None:
 def test_a_key_that_is_no_text_is_an_unknown_one() -> None:
     values = COMMITTED["evaluate"] | {3: 1, True: 1}
     Path("params.yaml").write_text(stages.dump({"evaluate": values}), encoding="utf-8")
-    with pytest.raises(UsageError) as refused:
-        parameters.read("evaluate", SECTIONS["evaluate"])
     allowed = "no such parameter; there are batch_size"
-    three, true = f"evaluate.3: {allowed} (given: 3)", f"evaluate.1: {allowed} (given: True)"
-    assert str(refused.value).splitlines() == [three, true]  # by pydantic's name of it
+    assert faults(lambda: parameters.read("evaluate", SECTIONS["evaluate"])) == [
+        f"evaluate.3: {allowed} (given: 3)",
+        f"evaluate.1: {allowed} (given: True)",  # pydantic's name of it
+    ]
 
 
 def test_all_faults_are_told_at_once_and_end_the_stage_with_status_2() -> None:
@@ -140,9 +145,7 @@ def test_all_faults_are_told_at_once_and_end_the_stage_with_status_2() -> None:
 
 
 def test_a_model_that_is_not_there_is_told_with_the_other_faults() -> None:
-    with pytest.raises(UsageError) as refused:
-        read("train", model="mpl", epochs=0)
-    assert str(refused.value).splitlines() == [
+    assert faults(lambda: read("train", model="mpl", epochs=0)) == [
         f"train.model: must be one of {', '.join(models.MODELS)} (given: 'mpl')",
         "train.epochs: must be an integer from 1 to 10000 (given: 0)",
     ]
@@ -232,9 +235,7 @@ def test_a_variable_s_value_that_is_not_allowed_is_named_with_the_variable(
     monkeypatch.setenv("MACHINE_DEVICE", "gpu")
     for text in ("0", "1025", "two", "", "1.5", "[1", "'2'", "[1]"):
         monkeypatch.setenv("MACHINE_THREADS", text)
-        with pytest.raises(UsageError) as refused:
-            parameters.machine()
-        assert str(refused.value).splitlines() == [
+        assert faults(parameters.machine) == [
             "MACHINE_DEVICE: must be cpu, cuda, cuda:N, or auto for a GPU if there is one"
             " (given: 'gpu')",
             f"MACHINE_THREADS: must be an integer from 1 to 1024 (given: {text!r})",
@@ -265,12 +266,12 @@ def test_settings_cannot_be_changed_after_they_were_read() -> None:
     ],
 )
 def test_a_file_that_is_no_params_yaml_is_refused_in_a_line(
-    text: str, reason: str, tmp_path: Path
+    text: str, reason: str, here: Path
 ) -> None:
     Path("params.yaml").write_bytes(text.encode("latin-1"))
-    with pytest.raises(UsageError, match=rf"^params\.yaml {reason}"):
-        parameters.read("train", training.Train)
-    assert [path.name for path in tmp_path.iterdir()] == ["params.yaml"]
+    [fault] = faults(lambda: parameters.read("train", training.Train))
+    assert fault.startswith(f"params.yaml {reason}")
+    assert [path.name for path in here.iterdir()] == ["params.yaml"]
 
 
 def test_a_missing_file_is_an_error_of_the_system() -> None:

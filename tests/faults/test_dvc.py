@@ -2,7 +2,7 @@
 
 import re
 import shutil
-import subprocess
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -65,24 +65,15 @@ def test_two_clones_that_share_both_caches_finish_at_once(
     # is not downloaded again.
     home = tmp_path / "home"
     shutil.copytree(Path(environment["SCIKIT_LEARN_DATA"]) / "pypi", home / "pypi")
-    env = environment | {"SCIKIT_LEARN_DATA": str(home)}
-    started = []
+
+    def repro(name: str) -> None:
+        run(tmp_path / name, "dvc", "repro", "prepare", env={"SCIKIT_LEARN_DATA": str(home)})
+
     for name in ("one", "two"):
         run(tmp_path, "git", "clone", "--quiet", reproduced, name)
         run(tmp_path / name, "dvc", "cache", "dir", "--local", tmp_path / "cache")
-        started.append(
-            subprocess.Popen(
-                ["dvc", "repro", "prepare"],
-                cwd=tmp_path / name,
-                env=env,
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
-                text=True,
-            )
-        )
-    for process in started:
-        output = process.communicate(timeout=600)[0]
-        assert process.returncode == 0, output
+    with ThreadPoolExecutor() as pool:
+        assert [*pool.map(repro, ("one", "two"))] == [None, None]
     for name in ("one", "two"):
         assert lock_of(tmp_path / name)["prepare"]["outs"] == lock_of(reproduced)["prepare"]["outs"]
         assert "up to date" in run(tmp_path / name, "dvc", "status", "prepare").stdout

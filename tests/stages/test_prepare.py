@@ -153,13 +153,6 @@ def test_a_class_that_no_training_row_has_is_refused(here: Path) -> None:
     assert not (here / "data/prepared").exists()
 
 
-def test_1000_classes_go_through(here: Path) -> None:
-    labels = np.arange(2000, dtype=np.uint16) % 1000
-    rows = {"train_rows": [0, 1000], "test_rows": [1000, 2000]}
-    prepare(np.zeros((2000, 1, 2, 2), np.uint8), labels, **rows).expect(0)
-    np.testing.assert_array_equal(prepared("test")["labels"], np.arange(1000))
-
-
 def test_a_pixel_max_below_the_brightest_pixel_is_refused() -> None:
     images = IMAGES // 16
     outcome = prepare(images, pixel_max=14)
