@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pytest
 from ruamel.yaml import YAML
 
 from src.common import command, dataset, files
@@ -111,7 +110,7 @@ def run_stage(stage: str) -> Outcome:
     return Outcome(status, output.getvalue(), errors.getvalue())
 
 
-def put_python(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def put_python(script: str, monkeypatch: Any) -> None:
     """Put a shell script in the present folder in the place of Python, which stages start."""
     Path("python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
     Path("python").chmod(0o755)
