@@ -146,11 +146,11 @@ def test_prepared_data_come_back_whatever_exact_sums_say_of_their_values(framewo
     odd = [with_first(PIXELS, value) for value in (np.nan, np.inf, 255, -(2**-16), 0.1)]
     for pixels in (PIXELS, PIXELS[:0], *odd):
         write_prepared(pixels, LONG[: len(pixels)])
-        images, labels, names = dataset.read("data.safetensors", framework)
-        assert type(images).__module__ == {"pt": "torch", "np": "numpy"}[framework]
-        assert np.array_equal(np.asarray(images), pixels, equal_nan=True)
-        assert np.array_equal(np.asarray(labels), LABELS[: len(pixels)])
-        assert names == NAMES
+        found = dataset.read("data.safetensors", framework)
+        assert type(found.images).__module__ == {"pt": "torch", "np": "numpy"}[framework]
+        assert np.array_equal(np.asarray(found.images), pixels, equal_nan=True)
+        assert np.array_equal(np.asarray(found.labels), LABELS[: len(pixels)])
+        assert found.names == NAMES
 
 
 def with_first(array: np.ndarray, value: float) -> np.ndarray:
