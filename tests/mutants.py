@@ -58,7 +58,6 @@ FAULTS = {
         ("variance * (count / (count - 1))", "variance"),
         ("(kept + new * self.momentum).float()", "(kept + new * self.momentum)"),
         ("1 / (1 - share)", "1.0"),
-        ("if not ctx.is_first", "if False"),
         (".random(shape)[now.rows]", ".random((len(x), *shape[1:]))"),
         ("if kind in TWINS:", "if isinstance(module, tuple(TWINS)):"),
         ('if self.padding_mode == "zeros"', "if True"),
@@ -67,6 +66,7 @@ FAULTS = {
     ("src/exact/modules.py", "tests/learning/test_training.py -k processes"): [
         ("            if add_up:\n", "            if False:\n"),
         ("            if ctx.add_up:\n", "            if False:\n"),
+        ("if not ctx.is_first", "if False"),
     ],
     ("src/exact/modules.py", "tests/learning/test_training.py -k whole_numbers"): [
         ("x = _snap(input, grids.NORMALIZED)", "x = input.double()")
@@ -92,8 +92,8 @@ FAULTS = {
     ("src/exact/optim.py", "tests/exact/test_training_parts.py"): [
         ('state["beta2_power"] *= beta2', 'state["beta2_power"] *= beta1'),
         (
-            "self._update(index, group, count)\n        self._snap()",
-            "self._update(index, group, count)",
+            "self._update(index, group, rows)\n        self._snap()",
+            "self._update(index, group, rows)",
         ),
         ('group["lr"] * group["weight_decay"]', 'group["weight_decay"]'),
     ],

@@ -153,9 +153,10 @@ def test_an_ascii_output_shows_other_letters_by_their_numbers() -> None:
     assert printed.startswith("0 four.png \\xe9\n")
 
 
-def test_a_full_disk_is_a_line_where_the_output_is_a_file() -> None:
+@pytest.mark.parametrize("lines", ["20000", "1"])  # more than a buffer holds, and less
+def test_a_full_disk_is_a_line_where_the_output_is_a_file(lines: str) -> None:
     script = '"$0" -c "$1" 0 >/dev/full'
-    ended = run("bash", "-c", script, sys.executable, PRINTING)
+    ended = run("bash", "-c", script, sys.executable, PRINTING.replace("20000", lines))
     assert ended == (1, "", "name: [Errno 28] No space left on device\n")
 
 

@@ -77,6 +77,15 @@ def test_under_torchrun_a_process_joins_the_others(first: pytest.MonkeyPatch) ->
         joined.agree(seed=1, shift=0)
 
 
+def test_an_error_of_torch_s_is_told_by_its_first_line(first: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object, **options: object) -> None:
+        raise RuntimeError("no such\nException raised from")
+
+    first.setattr(group, "rendezvous", refuse)
+    with pytest.raises(OSError, match=r"^the other processes were not reached: no such$"):
+        group.join(CPU)
+
+
 def test_others_who_do_not_come_are_an_error_of_one_line(first: pytest.MonkeyPatch) -> None:
     first.setenv("WORLD_SIZE", "2")
     first.setattr(group, "TIMEOUT", datetime.timedelta(seconds=1))
