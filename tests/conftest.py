@@ -129,6 +129,13 @@ def reproduced(shared_folder: Path, run: Run) -> Path:
 
 
 @pytest.fixture
+def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Change to an empty folder."""
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.fixture
 def alone(shared_folder: Path) -> Iterator[None]:
     """Let one test that measures time run at once; they are the last."""
     with FileLock(shared_folder / "alone.lock"):

@@ -1,12 +1,12 @@
 """How a command ends: in words and a status, on errors, Ctrl-C and SIGTERM too."""
 
-import io
 import os
 import signal
 import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -22,6 +22,22 @@ def handlers() -> Iterator[None]:
     yield
     for number, handler in kept.items():
         signal.signal(number, handler)
+
+
+def run(*command: str, folder: Path = REPOSITORY, **variables: str) -> tuple[int, str, str]:
+    """Run a command; return its status and what it printed to stdout and stderr."""
+    ended = subprocess.run(
+        command,
+        cwd=folder,
+        env=os.environ | {"PYTHONPATH": str(REPOSITORY)} | variables,
+        capture_output=True,
+        encoding="utf-8",
+        check=False,
+    )
+    return ended.returncode, ended.stdout, ended.stderr
+
+
+python = partial(run, sys.executable)
 
 
 def failing(error: BaseException) -> Callable[[], None]:
@@ -90,32 +106,14 @@ def test_a_signal_unwinds_main_so_that_it_clears_up(
     assert not any(tmp_path.iterdir())
 
 
-def test_output_that_cannot_be_written_is_an_error(
-    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    class Full(io.StringIO):
-        def flush(self) -> None:
-            raise OSError(28, "No space left on device")
-
-    monkeypatch.setattr(sys, "stdout", Full())
-    assert end(lambda: None, capsys) == (1, "name: [Errno 28] No space left on device\n")
-
-
 def test_a_stage_refuses_arguments_and_names_params_yaml(tmp_path: Path) -> None:
     for script in REPOSITORY.glob("stages/[!_]*.py"):
         last = f'command.run_stage("{script.stem}", main)\n'
         assert script.read_text(encoding="utf-8").endswith(last)
-    result = subprocess.run(
-        [sys.executable, "-m", "stages.prepare", "--pixel-max", "100"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 2
-    assert result.stderr == (
+    assert python("-m", "stages.prepare", "--pixel-max", "100", folder=tmp_path) == (
+        *(2, ""),
         "prepare: a stage takes no arguments; its settings are in params.yaml"
-        " (given: --pixel-max 100)\n"
+        " (given: --pixel-max 100)\n",
     )
     assert not any(tmp_path.iterdir())
 
@@ -144,59 +142,31 @@ command.run("name", main)
 def test_a_closed_output_or_an_ascii_one_changes_no_status(
     status: int, redirection: str, printed: str
 ) -> None:
-    arguments = [sys.executable, PRINTING]
-    result = subprocess.run(
-        ["bash", "-c", f'set -o pipefail; "$0" -c "$1" {status}{redirection}', *arguments],
-        cwd=REPOSITORY,
-        capture_output=True,
-        encoding="utf-8",
-    )
-    assert (result.returncode, result.stdout, result.stderr) == (status, printed, "")
+    script = f'set -o pipefail; "$0" -c "$1" {status}{redirection}'
+    ended = run("bash", "-c", script, sys.executable, PRINTING)
+    assert ended == (status, printed, "")
 
 
 def test_an_ascii_output_shows_other_letters_by_their_numbers() -> None:
-    result = subprocess.run(
-        [sys.executable, "-c", PRINTING, "0"],
-        cwd=REPOSITORY,
-        env=os.environ | {"PYTHONIOENCODING": "ascii"},
-        capture_output=True,
-        text=True,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
-    assert result.stdout.startswith("0 four.png \\xe9\n")
+    status, printed, errors = python("-c", PRINTING, "0", PYTHONIOENCODING="ascii")
+    assert (status, errors) == (0, "")
+    assert printed.startswith("0 four.png \\xe9\n")
 
 
-def test_a_full_disk_is_a_line_where_the_output_is_a_file() -> None:
-    with open("/dev/full", "w") as full:
-        result = subprocess.run(
-            [sys.executable, "-c", PRINTING, "0"],
-            cwd=REPOSITORY,
-            stdout=full,
-            stderr=subprocess.PIPE,
-            text=True,
-        )
-    assert result.returncode == 1
-    assert result.stderr == "name: [Errno 28] No space left on device\n"
+@pytest.mark.parametrize("lines", ["20000", "1"])  # more than a buffer holds, and less
+def test_a_full_disk_is_a_line_where_the_output_is_a_file(lines: str) -> None:
+    script = '"$0" -c "$1" 0 >/dev/full'
+    ended = run("bash", "-c", script, sys.executable, PRINTING.replace("20000", lines))
+    assert ended == (1, "", "name: [Errno 28] No space left on device\n")
 
 
 @pytest.mark.parametrize("module", ["stages.fetch", "stages.train", "tools.restore"])
 def test_without_the_environment_a_command_names_what_to_do(module: str) -> None:
-    bare = [sys.executable, "-S", "-m", module, "file"]  # -S: without site-packages
-    result = subprocess.run(bare, cwd=REPOSITORY, capture_output=True, text=True)
-    assert result.returncode == 1
-    assert result.stderr == (
-        "the packages are missing: `make install` once, then `source .venv/bin/activate`\n"
-    )
+    remedy = "the packages are missing: `make install` once, then `source .venv/bin/activate`\n"
+    assert python("-S", "-m", module, "file") == (1, "", remedy)  # -S: without site-packages
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "none such"])
-def test_a_notebook_s_variables_do_not_reach_the_stages(backend: str, tmp_path: Path) -> None:
+def test_a_notebook_s_variables_do_not_reach_the_stages(backend: str) -> None:
     """`!dvc repro` inherits them."""
-    result = subprocess.run(
-        [sys.executable, "-c", "import stages, matplotlib"],
-        cwd=tmp_path,
-        env=os.environ | {"PYTHONPATH": str(REPOSITORY), "MPLBACKEND": backend},
-        capture_output=True,
-        text=True,
-    )
-    assert (result.returncode, result.stderr) == (0, "")
+    assert python("-c", "import stages, matplotlib", MPLBACKEND=backend) == (0, "", "")

@@ -9,14 +9,10 @@ import pytest
 
 from src.common import dataset, files
 
+pytestmark = pytest.mark.usefixtures("here")
+
 OLD, NEW = b"before", b"after"
 ROWS = np.arange(20, dtype=np.uint8).reshape(5, 1, 2, 2), np.arange(5, dtype=np.uint8)
-
-
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
 def test_a_file_is_replaced_not_written_into_and_its_folder_made() -> None:
@@ -43,11 +39,11 @@ def fail(failure: BaseException) -> None:
 
 
 @pytest.mark.parametrize("failure", [OSError(28, "full"), KeyboardInterrupt(), SystemExit(143)])
-def test_what_stood_there_stands_after_any_failure(failure: BaseException, folder: Path) -> None:
+def test_what_stood_there_stands_after_any_failure(failure: BaseException, here: Path) -> None:
     files.write("file", OLD)
     with pytest.raises(type(failure)):
         fail(failure)
-    assert [path.name for path in folder.iterdir()] == ["file"]
+    assert [path.name for path in here.iterdir()] == ["file"]
     assert Path("file").read_bytes() == OLD
 
 

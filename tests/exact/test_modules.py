@@ -196,43 +196,6 @@ def test_a_linear_twin_refuses_another_shape_as_torch_does() -> None:
         exact.convert(nn.Sequential(nn.Linear(784, 10)))(torch.zeros(2, 1, 28, 28))
 
 
-def test_batch_norm_over_two_processes_is_that_of_one() -> None:
-    x, errors = drawn(6, *IMAGE), drawn(6, *IMAGE, seed=1)
-    whole = results(exact.convert(nn.BatchNorm2d(3)), x, errors)
-    sums: list[Tensor] = []
-
-    def remember(tensor: Tensor) -> None:  # a first pass, for what the other process sends
-        sums.append(tensor.clone())
-
-    parts = [slice(0, 2), slice(2, 6)]
-    for rows in parts:
-        module = exact.convert(nn.BatchNorm2d(3), remember)
-        with exact.step(seed=0, epoch=1, step=0, rows=rows, batch=6):
-            module(x[rows])
-    total = sums[0] + sums[1]
-    back: list[Tensor] = []
-    for turn in (0, 1):  # forward sums are known; in the second turn the backward's, too
-        found = []
-        for rows in parts:
-            calls = iter([total, *([sum(back[:2])] if turn else [])])
-
-            def add_up(tensor: Tensor, calls: object = calls) -> None:
-                known = next(calls, None)  # type: ignore[call-overload]
-                if known is None:
-                    back.append(tensor.clone())
-                else:
-                    tensor.copy_(known)
-
-            module = exact.convert(nn.BatchNorm2d(3), add_up)
-            with exact.step(seed=0, epoch=1, step=0, rows=rows, batch=6):
-                found.append(results(module, x[rows], errors[rows]))
-    for name in ("output", "gradient of x"):
-        assert torch.equal(torch.cat([part[name] for part in found]), whole[name]), name
-    for name in ("gradient of weight", "gradient of bias"):
-        assert torch.equal(found[0][name] + found[1][name], whole[name]), name
-    assert torch.equal(found[1]["running_var"], whole["running_var"])
-
-
 @pytest.mark.parametrize("module", [nn.Dropout(0.4), nn.Dropout2d(0.4)])
 def test_dropout_draws_for_the_whole_batch(module: nn.Module) -> None:
     twin, x = exact.convert(module), torch.ones(10, 6, 5, 5, dtype=torch.float64)

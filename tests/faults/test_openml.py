@@ -12,7 +12,7 @@ import pytest
 
 from src.common import dataset
 from tests.support.mnist_wheel import pickled_data, put_wheel
-from tests.support.openml_server import REQUESTS, OpenML, arff, proxy, redirected
+from tests.support.openml_server import REQUESTS, OpenML, arff, nobody_listens, proxy, redirected
 from tests.support.stages import Outcome, parameters, run_stage, start
 
 RAW = Path("data/raw/dataset.safetensors")
@@ -104,25 +104,23 @@ def test_a_server_that_drips_for_ever_is_left_after_ten_timeouts(
     check_next(server, fetch(server, timeout=0.3), "openml: no complete answer within 3 s")
 
 
-def test_contradictory_answers_make_the_next_source_serve(server: OpenML) -> None:
-    server.md5 = "0" * 32
-    outcome = fetch(server)
-    server.md5 = None
-    check_next(server, outcome, "ValueError: The md5 checksum")
-    removed = server.columns.pop()
-    outcome = fetch(server)
-    server.columns.append(removed)
-    check_next(server, outcome, "ParserError: The number of columns")
-
-
-def test_what_the_next_api_of_openml_answers_makes_the_next_source_serve(server: OpenML) -> None:
-    today = server.flags
-    server.flags = {True: True, False: False}
-    outcome = fetch(server)
-    server.flags = today
-    check_next(server, outcome)
-    server.none, server.fault = 404, ("search", "412")
-    check_next(server, fetch(server), "HTTP Error 404")
+@pytest.mark.parametrize(
+    ("answers", "reason"),
+    [
+        ({"md5": "0" * 32}, "ValueError: The md5 checksum"),
+        ({"columns": ["too", "few"]}, "ParserError: The number of columns"),
+        ({"flags": {True: True, False: False}}, ""),  # as the next API of OpenML answers
+        ({"none": 404, "fault": ("search", "412")}, "HTTP Error 404"),  # so, too
+    ],
+)
+def test_contradictory_answers_and_another_api_make_the_next_source_serve(
+    answers: dict[str, object], reason: str, server: OpenML, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        for name, value in answers.items():
+            patch.setattr(server, name, value)
+        outcome = fetch(server)
+    check_next(server, outcome, reason)
 
 
 @pytest.mark.parametrize(
@@ -150,9 +148,8 @@ def test_other_content_under_the_same_name_stops_fetch_with_both_hashes(
 
 @pytest.mark.parametrize("kind", ["refused", "unresolved"])
 def test_no_connection_makes_the_next_source_serve(kind: str, server: OpenML) -> None:
-    with socket.socket() as closed:  # bound but not listening: it refuses
-        closed.bind(("127.0.0.1", 0))
-        where = f"127.0.0.1:{closed.getsockname()[1]}" if kind == "refused" else "proxy.invalid:1"
+    with nobody_listens() as place:
+        where = place if kind == "refused" else "proxy.invalid:1"
         with redirected(proxy(f"http://{where}")):
             outcome = fetch(server)
     check_next(server, outcome, "openml: URLError: <urlopen error")

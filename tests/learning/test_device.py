@@ -1,5 +1,7 @@
 """Which device a parameter's value stands for; what is not here is refused with what is."""
 
+from typing import Any
+
 import pytest
 import torch
 
@@ -8,47 +10,35 @@ from src.learning import device
 
 
 @pytest.fixture
-def two_gpus(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
+def chosen(monkeypatch: pytest.MonkeyPatch) -> list[torch.device]:
     """Let torch count two GPUs, and return the devices that were made the current one."""
-    chosen: list[torch.device] = []
+    found: list[torch.device] = []
+    monkeypatch.delenv("LOCAL_RANK", raising=False)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    monkeypatch.setattr(torch.cuda, "set_device", chosen.append)
-    return chosen
+    monkeypatch.setattr(torch.cuda, "set_device", found.append)
+    return found
 
 
 @pytest.mark.parametrize(
-    ("name", "local_rank", "expected"),
+    ("gpus", "name", "local_rank", "expected"),
     [
-        ("cpu", None, "cpu"),
-        ("auto", None, "cuda:0"),
-        ("auto", "1", "cuda:1"),
-        ("cuda", "1", "cuda:1"),
-        ("cuda:0", "1", "cuda:0"),
+        (2, "cpu", None, "cpu"),
+        (2, "auto", None, "cuda:0"),
+        (2, "auto", "1", "cuda:1"),
+        (2, "cuda", "1", "cuda:1"),
+        (2, "cuda:0", "1", "cuda:0"),
+        (1, "auto", None, "cuda:0"),
+        (0, "auto", None, "cpu"),
     ],
 )
-def test_each_process_of_a_machine_takes_its_own_gpu(
-    name: str,
-    local_rank: str | None,
-    expected: str,
-    two_gpus: list[torch.device],
-    monkeypatch: pytest.MonkeyPatch,
+def test_each_process_of_a_machine_takes_its_own_gpu_or_the_cpu_where_there_is_none(
+    gpus: int, name: str, local_rank: str | None, expected: str, chosen: list, monkeypatch: Any
 ) -> None:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: gpus)
     if local_rank:
         monkeypatch.setenv("LOCAL_RANK", local_rank)
-    found = device.choose("train.device", name)
-    assert str(found) == expected
-    assert two_gpus == ([] if name == "cpu" else [found])
-
-
-def test_auto_is_the_one_gpu_or_the_cpu_where_there_is_none(
-    two_gpus: list[torch.device], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.delenv("LOCAL_RANK", raising=False)
-    for gpus, expected in ((1, "cuda:0"), (0, "cpu")):
-        monkeypatch.setattr(torch.cuda, "device_count", lambda gpus=gpus: gpus)
-        assert device.choose("train.device", "auto") == torch.device(expected)
-    assert two_gpus == [torch.device("cuda:0")]
+    assert device.choose("train.device", name) == torch.device(expected)
+    assert chosen == ([] if expected == "cpu" else [torch.device(expected)])
 
 
 @pytest.mark.parametrize(
@@ -58,7 +48,7 @@ def test_auto_is_the_one_gpu_or_the_cpu_where_there_is_none(
         ("cuda:2", r"not on this machine, which has cuda:0, cuda:1, cpu \(given: 'cuda:2'\)$"),
     ],
 )
-@pytest.mark.usefixtures("two_gpus")
+@pytest.mark.usefixtures("chosen")
 def test_a_device_that_is_not_here_is_refused(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=rf"^train\.device: {message}"):
         device.choose("train.device", name)

@@ -9,7 +9,7 @@ from torch.nn import functional as F  # noqa: N812  (the name that everybody use
 
 from src import exact
 from src.learning import models
-from tests.learning.test_training import train_and_hash, train_settings
+from tests.learning.test_training import train_and_hash, train_settings, two_threads
 
 
 class Example(nn.Module):
@@ -137,10 +137,7 @@ def test_a_public_model_trains_with_one_hash_or_is_refused_by_name(
             train_and_hash(settings)
     else:
         one = train_and_hash(settings)
-        torch.set_num_threads(2)
-        try:
+        with two_threads():
             assert train_and_hash(settings) == one
-        finally:
-            torch.set_num_threads(1)
     records, _ = train_and_hash(settings.model_copy(update={"exact": False}))
     assert records[0].train.loss < 10

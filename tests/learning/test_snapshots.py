@@ -1,13 +1,9 @@
 """The snapshots that train writes for the page: when, how near, and in which bits."""
 
-import numpy as np
-import pytest
 import torch
 from torch import nn
 
-from src import exact
-from src.learning import checkpoint, models, snapshots, training
-from tests.learning.test_training import CLASSES, SHAPE, rows, train_settings
+from src.learning import snapshots
 
 
 def test_there_are_eight_at_most_and_early_ones_lie_close() -> None:
@@ -36,37 +32,3 @@ def test_one_is_within_half_of_a_127th_of_the_largest_weight() -> None:
             assert packed.dtype == torch.int8
             assert (packed * scale - value).abs().max() <= value.abs().max() / 253
     assert snapshots.take(nn.Linear(2000, 1001), 0) == {}
-
-
-@pytest.mark.parametrize("name", ["mlp", "resnet"])
-def test_a_stop_does_not_show_in_them(
-    name: str, tmp_path: object, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.chdir(str(tmp_path))
-    settings = train_settings(model=name, epochs=3)
-
-    def train(stop: int = 99, **options: object) -> list[snapshots.Snapshot]:
-        way: list[snapshots.Snapshot] = []
-        model = exact.convert(
-            models.start(name, SHAPE, CLASSES, init="default", seed=7, is_exact=True)
-        )
-
-        def stop_after(epoch: int, step: int, steps: int, _: object) -> None:
-            if (epoch - 1) * steps + step == stop:
-                raise KeyboardInterrupt
-
-        given = {"progress": stop_after, "way": way} | options
-        for _ in training.train(model, rows(), settings, **given):  # type: ignore[arg-type]
-            pass
-        return way
-
-    expected = snapshots.arrays(train())
-    steps = {name.split("/")[0] for name in expected} - {"scale"}
-    assert steps == {"0", "1", "2", "4", "8"}
-    kept = checkpoint.Checkpoint("key", 1e-9, torch.device("cpu"))
-    for stop in (1, 5, 9):
-        with pytest.raises(KeyboardInterrupt):
-            train(stop, checkpoint=kept)
-    found = snapshots.arrays(train(checkpoint=kept))
-    assert found.keys() == expected.keys()
-    assert all(np.array_equal(found[name], expected[name]) for name in expected)

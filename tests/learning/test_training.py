@@ -1,10 +1,9 @@
 """The loop against plain torch in float64, and what may not show in its bits."""
 
+import contextlib
 import copy
-import os
-import subprocess
-import sys
 import threading
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,9 +15,9 @@ from torch import Tensor, nn
 
 from src import exact
 from src.common.command import UsageError
-from src.learning import checkpoint, graph, models, training
+from src.learning import checkpoint, models, snapshots, training
 from src.learning.group import Group
-from tests.support import integers
+from tests.support import integers, plain, stages
 
 SHAPE, CLASSES = (1, 28, 28), 4
 MODELS = pytest.mark.parametrize("name", models.MODELS)
@@ -27,11 +26,9 @@ ADAMW = {"optimizer": "adamw", "momentum": 0, "learning_rate": 0.01, "weight_dec
 
 def train_settings(**changes: Any) -> training.Train:
     """Return the settings of a short training, changed."""
-    values = {"model": "softmax_regression", "exact": True, "seed": 7, "init": "default"}
-    values |= {"epochs": 2, "batch_size": 6, "optimizer": "sgd", "learning_rate": 0.05}
-    values |= {"momentum": 0.5, "weight_decay": 0, "schedule": "linear", "warmup_epochs": 0}
-    values |= {"shuffle": True, "shift": 1, "drop_last": False, "keep": "last", "patience": 0}
-    return training.Train(**values | changes)
+    short = {"seed": 7, "epochs": 2, "batch_size": 6, "learning_rate": 0.05, "momentum": 0.5}
+    short |= {"schedule": "linear", "shuffle": True, "shift": 1}
+    return training.Train(**stages.SETTINGS["train"] | short | changes)
 
 
 def rows(count: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -40,27 +37,34 @@ def rows(count: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
     return images, torch.randint(CLASSES, (count,), generator=generator)
 
 
+def started(settings: training.Train, add_up: Any = None) -> nn.Module:
+    """Return the model that a training starts with."""
+    given = {"init": settings.init, "seed": settings.seed, "is_exact": settings.exact}
+    model = models.start(settings.model, SHAPE, CLASSES, **given)
+    return exact.convert(model, add_up) if settings.exact else model
+
+
 def train_and_hash(
     settings: training.Train, group: Group | None = None, **options: Any
 ) -> tuple[list[training.Epoch], str]:
     """Train from the start; return the records without times, and a digest of model and scores."""
     group = group or Group()
-    model = models.start(
-        settings.model,
-        SHAPE,
-        CLASSES,
-        init=settings.init,
-        seed=settings.seed,
-        is_exact=settings.exact,
-    )
-    if settings.exact:
-        exact.convert(model, group.add_up if group.size > 1 else None)
+    model = started(settings, group.add_up if group.size > 1 else None)
     records = [
         record._replace(seconds=0)
         for record in training.train(model, rows(), settings, group=group, **options)
     ]
     state = [value.double() for value in model.state_dict().values()]
     return records, checkpoint.key(state=[value.tolist() for value in state])
+
+
+@contextlib.contextmanager
+def two_threads() -> Iterator[None]:
+    torch.set_num_threads(2)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(1)
 
 
 @pytest.mark.parametrize("name", ["softmax_regression", "mlp"])
@@ -93,17 +97,11 @@ def test_plain_training_is_the_loop_that_one_writes_by_hand() -> None:
     settings = train_settings(exact=False, shift=0, shuffle=False, schedule="constant", momentum=0)
     found, _ = train_and_hash(settings)
     torch.manual_seed(settings.seed)
-    model, (images, labels) = models.build("softmax_regression", SHAPE, CLASSES), rows()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.05)
-    for record in found:
-        total = 0.0
-        for at in range(0, 23, 6):
-            loss = nn.functional.cross_entropy(model(images[at : at + 6]), labels[at : at + 6])
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            total += loss.item() * len(labels[at : at + 6])
-        assert record.train.loss == pytest.approx(total / 23, abs=1e-5)
+    model = models.build("softmax_regression", SHAPE, CLASSES)
+    expected = plain.train(model, settings.model_dump(), rows(), rows())
+    for record, (loss, accuracy, *_) in zip(found, expected, strict=True):
+        assert record.train.loss == pytest.approx(loss, abs=1e-5)
+        assert record.train.accuracy == pytest.approx(accuracy)
 
 
 IN_ORDER = {"shift": 0, "momentum": 0, "schedule": "constant", "epochs": 1, "shuffle": False}
@@ -175,11 +173,11 @@ def test_no_number_of_processes_shows(name: str) -> None:
     assert train_together(3, settings) == [train_and_hash(settings)] * 3
 
 
+@pytest.mark.usefixtures("here")
 def test_processes_of_which_some_have_no_row_stop_and_go_on(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """Batches of 11, 11 and 1 rows; they stop before the last."""
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(checkpoint, "STEPS", 1)
     settings = train_settings(batch_size=11, model="resnet")
 
@@ -197,34 +195,8 @@ def test_processes_of_which_some_have_no_row_stop_and_go_on(
 def test_no_number_of_threads_shows(name: str, changes: dict[str, Any]) -> None:
     settings = train_settings(model=name, **changes)
     one = train_and_hash(settings)
-    torch.set_num_threads(2)
-    try:
+    with two_threads():
         assert train_and_hash(settings) == one
-    finally:
-        torch.set_num_threads(1)
-
-
-PRINT = """
-import sys; from tests.learning.test_training import *
-torch.set_num_threads(1)
-for name in models.MODELS:
-    for changes in ({}, ADAMW):
-        print(train_and_hash(train_settings(model=name, epochs=1, **changes)))
-"""
-
-
-def printed(**variables: str) -> str:
-    root = str(Path(__file__).parents[2])
-    environment = os.environ | {"PYTHONPATH": root, "PYTHONDONTWRITEBYTECODE": "1"} | variables
-    return subprocess.check_output([sys.executable, "-c", PRINT], env=environment, text=True)
-
-
-@pytest.mark.usefixtures("environment")
-def test_no_vector_width_shows() -> None:
-    expected = printed()
-    assert expected.count("Epoch") == 10
-    assert printed(ATEN_CPU_CAPABILITY="default", MKL_ENABLE_INSTRUCTIONS="SSE4_2") == expected
-    assert printed(ATEN_CPU_CAPABILITY="avx2", MKL_CBWR="AVX2") == expected
 
 
 def with_dropout(shape: models.Shape, classes: int) -> nn.Module:
@@ -240,35 +212,34 @@ NOT_EXACT = ADAMW | {"model": "dropout", "exact": False}
     ids=["momentum", "plain", "adamw and batch norm", "dropout", "not exact"],
 )
 @pytest.mark.parametrize("stop", [1, 3, 4, 6])
-def test_a_training_that_stopped_goes_on_to_the_same_bits(
+@pytest.mark.usefixtures("here")
+def test_a_training_that_stopped_goes_on_to_the_same_bits_and_snapshots(
     changes: dict[str, Any],
     stop: int,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(models.MODELS, "dropout", with_dropout)
     settings = train_settings(**changes)
-    expected = train_and_hash(settings, held_out=rows(9, 1))
-    taken = 0
-
-    def stop_after(*_: object) -> None:
-        nonlocal taken
-        taken += 1
-        if taken > stop:
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        train_and_hash(settings, held_out=rows(9, 1), checkpoint=kept(), progress=stop_after)
     steps: list[int] = []
-    found = train_and_hash(
-        settings,
-        held_out=rows(9, 1),
-        checkpoint=kept(),
-        progress=lambda epoch, step, of, meter: steps.append(step),
-    )
-    assert found == expected
+
+    def train(stop: int = 99, **options: Any) -> tuple[Any, dict[str, np.ndarray]]:
+        def progress(epoch: int, step: int, *_: object) -> None:
+            if len(steps) == stop:
+                raise KeyboardInterrupt
+            steps.append(step)
+
+        steps.clear()
+        way: list[snapshots.Snapshot] = []
+        given = {"held_out": rows(9, 1), "progress": progress, "way": way} | options
+        found = train_and_hash(settings, **given)
+        return found, {name: array.tobytes() for name, array in snapshots.arrays(way).items()}
+
+    expected = train()
+    assert {name.split("/")[0] for name in expected[1]} - {"scale"} == {"0", "1", "2", "4"}
+    with pytest.raises(KeyboardInterrupt):
+        train(stop, checkpoint=kept())
+    assert train(checkpoint=kept()) == expected
     assert len(steps) == 8 - stop  # it did go on
     place = {1: "1, step 1 of 4", 3: "1, step 3 of 4", 4: "1", 6: "2, step 2 of 4"}[stop]
     assert capsys.readouterr().out == f"train: goes on after epoch {place}\n"
@@ -276,12 +247,8 @@ def test_a_training_that_stopped_goes_on_to_the_same_bits(
 
 @pytest.mark.parametrize("damage", ["cut", "flipped", "other", "empty"])
 def test_a_damaged_checkpoint_is_told_and_not_used(
-    damage: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
+    damage: str, here: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.chdir(tmp_path)
     expected = train_and_hash(train_settings(), checkpoint=kept())
     whole = kept().path.read_bytes()
     content = {
@@ -294,15 +261,13 @@ def test_a_damaged_checkpoint_is_told_and_not_used(
     assert train_and_hash(train_settings(), checkpoint=kept()) == expected
     assert "train: starts anew" in capsys.readouterr().err
     kept().remove()
-    assert not list(tmp_path.rglob("*.checkpoint"))
+    assert not list(here.rglob("*.checkpoint"))
 
 
 def test_patience_ends_and_the_best_epoch_is_kept() -> None:
     held_out = rows(9, 1)
     settings = train_settings(epochs=30, learning_rate=0.3, keep="best", patience=2)
-    model = exact.convert(
-        models.start(settings.model, SHAPE, CLASSES, init="default", seed=7, is_exact=True)
-    )
+    model = started(settings)
     records = list(training.train(model, rows(), settings, held_out=held_out))
     losses = [record.held_out.loss for record in records if record.held_out]
     best = int(np.argmin(losses))
@@ -451,13 +416,6 @@ def test_images_move_by_whole_pixels_and_background_follows(down: int, right: in
         if 0 <= y + down < 5 and 0 <= x + right < 4:
             expected[:, :, y + down, x + right] = images[:, :, y, x]
     assert torch.equal(training.shifted(images, down, right), expected)
-
-
-@MODELS
-def test_every_models_graph_is_known_to_the_page(name: str) -> None:
-    nodes, reason = graph.graph(models.build(name, SHAPE, CLASSES), SHAPE)
-    assert nodes is not None, reason
-    assert [nodes[0]["op"], nodes[-1]["op"]] == ["input", "output"]
 
 
 def test_a_small_residual_network_has_fewer_than_20_000_parameters() -> None:

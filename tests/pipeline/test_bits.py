@@ -174,7 +174,7 @@ def test_whole_numbers_in_numpy_train_to_the_hash_that_the_pipeline_printed(
 @pytest.mark.skipif(
     not Path("/usr/share/i18n/locales/tr_TR").exists(), reason="no source of locales: apt's locales"
 )
-def test_clock_locale_path_hash_seed_and_umask_leak_into_no_output(
+def test_clock_locale_path_hash_seed_umask_and_style_leak_into_no_output(
     small_outputs: Path, run: Run, tmp_path: Path
 ) -> None:
     """Turkish has a decimal comma, and an I that is not the upper case of its i."""
@@ -186,7 +186,12 @@ def test_clock_locale_path_hash_seed_and_umask_leak_into_no_output(
         "PYTHONHASHSEED": "4242",
         "PYTHONPATH": str(REPOSITORY),
         "COLUMNS": "33",
+        "MATPLOTLIBRC": str(tmp_path),
+        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX AVX2 FMA3",
+        "OPENBLAS_CORETYPE": "Nehalem",
+        "OMP_NUM_THREADS": "2",
     }
+    (tmp_path / "matplotlibrc").write_text("font.size: 20\nfigure.facecolor: green\n")
     folder = tmp_path / "a päth with spaces & 'quotes'"
     for name in ("data/raw/dataset.safetensors", "params.yaml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)

@@ -43,13 +43,6 @@ def test_another_data_set_needs_parameters_only(name: str, openml: OpenML, tmp_p
     with OpenML(images, labels, name, data_id=40996) as server, redirected(server.env):
         run_stage("fetch").expect(0, "fetch: openml: 150 rows")
     run_stage("prepare").expect(0)
-    side = int(pixels**0.5)
-    expected = images[100:] / brightest
-    expected = expected.reshape(50, *changes.get("prepare.shape", [1, side, side]))
-    if "prepare.transpose" in changes:
-        expected = expected.swapaxes(2, 3)
-    prepared = load_file("data/prepared/test.safetensors")["images"]
-    np.testing.assert_allclose(prepared, expected, atol=2**-17)
     for model in MODELS:
         parameters(**changes, **{"train.model": model})
         if model == "cnn" and name in NO_CNN:

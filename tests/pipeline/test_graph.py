@@ -127,46 +127,18 @@ def test_make_lock_writes_the_pins_that_dvc_yaml_asks_for(tmp_path: Path, run: R
     assert written == PINS | {"torch": "9.9.9"}
 
 
-@pytest.fixture
-def project(tmp_path: Path, run: Run) -> Path:
-    """Return the project's dvc.yaml, up to date, whose stages only write files."""
-    stages = {
-        name: stage
-        | {"cmd": [f"mkdir -p {Path(out).parent} && echo {name} >{out}" for out in paths]}
-        for name, stage in STAGES.items()
-        if (paths := sorted(listed([*stage["outs"], *stage.get("metrics", [])])))
-    }
-    for folder in ("src", "stages"):
-        ignore = shutil.ignore_patterns("__pycache__")
-        shutil.copytree(REPOSITORY / folder, tmp_path / folder, ignore=ignore)
-    for name in ("params.yaml", "pins.yaml", "requirements.lock", ".dvcignore"):
-        shutil.copy(REPOSITORY / name, tmp_path / name)
-    made = {out for s in stages.values() for out in listed([*s["outs"], *s.get("metrics", [])])}
-    for name in set().union(*(listed(stage["deps"]) for stage in stages.values())) - made:
-        if name == "${fetch.folder}":
-            name = files.parse_yaml((tmp_path / "params.yaml").read_text("utf-8"))["fetch"][
-                "folder"
-            ]
-        if not (tmp_path / name).exists():  # what the first stage takes from Git
-            shutil.copytree(REPOSITORY / name, tmp_path / name)
-    (tmp_path / "dvc.yaml").write_text(json.dumps({"stages": stages}), encoding="utf-8")
-    run(tmp_path, "git", "init", "--quiet")
-    run(tmp_path, "dvc", "init", "--quiet")
-    run(tmp_path, "dvc", "repro", "--quiet")
-    return tmp_path
-
-
-def test_a_change_makes_those_stages_stale_that_can_see_it(project: Path, run: Run) -> None:
+def test_a_change_makes_those_stages_stale_that_can_see_it(workspace: Path, run: Run) -> None:
     def replace(name: str, old: str, new: str) -> set[str]:
         """Return the stages that are stale by themselves after a change, which is undone."""
-        text = (project / name).read_text("utf-8") if (project / name).exists() else ""
+        path = workspace / name
+        text = path.read_text("utf-8") if path.exists() else ""
         assert old in text
-        (project / name).write_text(text.replace(old, new, 1) or new, encoding="utf-8")
-        stale = set(json.loads(run(project, "dvc", "status", "--json").stdout))
+        path.write_text(text.replace(old, new, 1) or new, encoding="utf-8")
+        stale = set(json.loads(run(workspace, "dvc", "status", "--json").stdout))
         if text:
-            (project / name).write_text(text, encoding="utf-8")
+            path.write_text(text, encoding="utf-8")
         else:
-            (project / name).unlink()
+            path.unlink()
         return stale
 
     assert replace("requirements.lock", "urllib3==", "urllib3==99.") == set()

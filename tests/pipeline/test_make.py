@@ -4,6 +4,7 @@ The pipeline is one of two quick stages: `make` asks nothing else of it. What th
 in a fresh clone is in test_repro.py and, by `make repro`, on the page that test_pages.py follows.
 """
 
+import hashlib
 import os
 import re
 import shutil
@@ -16,6 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
+from tests.support import clones
 from tests.support.clones import REPOSITORY, Run
 
 PIPELINE = """
@@ -177,14 +179,8 @@ def test_restore_makes_an_output_anew_and_refuses_any_other_file(checkout: Path,
     for name in ("Makefile", "none", "", "../x"):
         result = run(checkout, "make", "restore", f"FILE={name}", PYTHON, check=False)
         assert "make restore FILE=PATH is for a file that a stage writes" in result.stdout
-    [cached] = [
-        file
-        for file in (checkout / ".dvc" / "cache" / "files").rglob("*")
-        if file.is_file() and file.read_bytes() == b"42\n"
-    ][:1]
-    cached.chmod(0o644)
-    cached.write_text("41\n", encoding="utf-8")
-    cached.chmod(0o444)
+    digest = hashlib.md5(b"42\n").hexdigest()  # noqa: S324
+    clones.tamper(checkout / ".dvc/cache/files/md5" / digest[:2] / digest[2:], b"41\n")
     run(checkout, "make", "restore", "FILE=./data/count", PYTHON)
     assert (checkout / "data" / "count").read_text(encoding="utf-8") == "42\n"
 

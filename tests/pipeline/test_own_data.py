@@ -57,10 +57,9 @@ def colours() -> dict[str, str]:
     return paths
 
 
-@pytest.mark.parametrize("model", ["softmax_regression", "cnn"])
-def test_named_pictures_in_colour_are_learned(model: str) -> None:
+def test_named_pictures_in_colour_are_learned_by_a_cnn() -> None:
     colours()
-    run_all(**ROWS, **{"train.model": model})
+    run_all(**ROWS, **{"train.model": "cnn"})
     assert files.read_json("metrics/evaluate.json")["test"]["accuracy"] > 0.9
     assert files.read_json("models/recipe.json")["shape"] == [3, 16, 16]
 
@@ -70,6 +69,7 @@ def test_the_page_and_predict_say_the_names(
 ) -> None:
     paths = colours()
     run_all(**ROWS)
+    assert files.read_json("metrics/evaluate.json")["test"]["accuracy"] > 0.9
     page = Path("metrics/report/index.html").read_text(encoding="utf-8")
     assert "<title>Which class is it?</title>" in page
     assert '"classes":["\\u003cb>' in page  # as JSON in a script, which no name can end
@@ -103,12 +103,8 @@ def test_grey_pictures_of_light_and_of_dark_paper_are_predicted_as_they_were_lea
     assert said == [f"{path}: {Path(path).parent.name}" for path in paths]
 
 
-@pytest.mark.parametrize(
-    ("classes", "pixels", "shape"), [(5, 16, "auto"), (300, 12, [3, 2, 2])], ids=["few", "many"]
-)
-def test_a_table_with_names_of_few_and_of_many_classes(
-    classes: int, pixels: int, shape: object
-) -> None:
+def test_a_table_with_names_of_many_classes() -> None:
+    classes, pixels = 300, 12
     images = generator.integers(0, 256, (2 * classes, pixels), np.uint8)
     names = tuple(sorted(f"c{label}" for label in range(classes)))
     Path("mine").mkdir()
@@ -117,9 +113,8 @@ def test_a_table_with_names_of_few_and_of_many_classes(
         table.writerow(["label", *range(pixels)])
         table.writerows([names[row % classes], *cells] for row, cells in enumerate(images))
     rows = {"prepare.train_rows": [0, classes], "prepare.test_rows": [classes, 2 * classes]}
-    run_all(names, **rows, **{"prepare.shape": shape, "train.batch_size": 5})
+    run_all(names, **rows, **{"prepare.shape": [3, 2, 2], "train.batch_size": 5})
     found = load_file("data/prepared/test.safetensors")["images"]
     expected = images[classes:].reshape(found.shape) / 255
     np.testing.assert_allclose(found, expected, atol=2**-17)
-    raw = load_file("data/raw/dataset.safetensors")["labels"]
-    assert raw.dtype == (np.uint16 if classes > 256 else np.uint8)
+    assert load_file("data/raw/dataset.safetensors")["labels"].dtype == np.uint16

@@ -93,12 +93,7 @@ class Reader:
     """Does what the blocks of a page say, one after the other."""
 
     def __init__(
-        self,
-        folder: Path,
-        top: Path,
-        run: Run,
-        environment: dict[str, str],
-        names: dict[str, str],
+        self, folder: Path, top: Path, run: Run, environment: dict[str, str], names: dict[str, str]
     ) -> None:
         """Start in a folder below `top`; `names` says what stands for a name of the page."""
         self.folder, self.top = folder, top

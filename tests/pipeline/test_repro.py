@@ -2,18 +2,19 @@
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
+from src.common import files
 from tests.support.clones import Run, stages_run
 from tests.support.stages import STAGES
 
 METRICS = "metrics/evaluate.json"
 
 
-def metrics(folder: Path) -> dict[str, float]:
-    record: dict[str, float] = json.loads((folder / METRICS).read_text(encoding="utf-8"))
-    return record
+def metrics(folder: Path) -> dict[str, Any]:
+    return files.read_json(str(folder / METRICS))
 
 
 def test_a_fresh_clone_runs_all_stages_and_leaves_git_clean(reproduced: Path, run: Run) -> None:
@@ -64,22 +65,3 @@ def test_a_fresh_clone_shows_the_metrics_and_a_reproduced_one_each_plot_once(
         (*titles, *pictures), 1
     )
     assert run(workspace, "git", "status", "--porcelain").stdout == ""
-
-
-def test_neither_style_nor_language_nor_processor_changes_a_byte_of_the_report(
-    workspace: Path, tmp_path: Path, run: Run
-) -> None:
-    (tmp_path / "matplotlibrc").write_text("font.size: 20\nfigure.facecolor: green\n")
-    other = {
-        "MATPLOTLIBRC": str(tmp_path),
-        "LC_ALL": "C",
-        "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX AVX2 FMA3",
-        "OPENBLAS_CORETYPE": "Nehalem",
-        "OMP_NUM_THREADS": "2",
-    }
-    made = [*workspace.glob("metrics/plots/*.png"), *workspace.glob("metrics/report/*")]
-    before = {path: path.read_bytes() for path in made}
-    for path in made:
-        path.unlink()
-    run(workspace, "python", "-m", "stages.report", env=other)
-    assert {path: path.read_bytes() for path in made} == before

@@ -11,14 +11,13 @@ from tests.support import reports as files_of
 
 
 @pytest.fixture
-def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[], Path]:
+def own(here: Path) -> Callable[[], Path]:
     """Change to an empty folder; return a function that runs `report` there, for its page."""
-    monkeypatch.chdir(tmp_path)
-    shutil.copytree(clones.REPOSITORY / "src/report", tmp_path / "src/report")
+    shutil.copytree(clones.REPOSITORY / "src/report", "src/report")
     stages.parameters()
 
     def page_of() -> Path:
         stages.run_stage("report").expect(0)
-        return files_of.html_of(tmp_path)
+        return files_of.html_of(here)
 
     return page_of

@@ -1,7 +1,6 @@
-"""Levels of confidence and the surest mistakes, against scikit-learn, pandas and plain loops."""
+"""Levels of confidence, against scikit-learn; the surest mistakes are in test_page.py."""
 
 import numpy as np
-import pandas
 import pytest
 from sklearn.calibration import calibration_curve
 
@@ -44,19 +43,3 @@ def test_a_level_begins_with_its_lower_end_and_a_certain_row_is_in_the_last() ->
     least = np.log(np.full((1, 16), 1 / 16))
     [lowest] = confidence.levels(np.array([3]), least)
     assert (lowest.least, lowest.confidence, lowest.accuracy) == (0, pytest.approx(1 / 16), 0)
-
-
-def test_mistakes_come_the_surest_first_and_in_the_order_of_rows_where_equally_sure() -> None:
-    labels, log_probabilities = predictions(200, 0.3)
-    log_probabilities = np.log(np.round(np.exp(log_probabilities), 1) + 1e-3)
-    rows = pandas.DataFrame(
-        {
-            "guess": log_probabilities.argmax(axis=1),
-            "label": labels,
-            "sure": log_probabilities.max(axis=1),
-        }
-    )
-    wrong = rows[rows.guess != rows.label].sort_values("sure", ascending=False, kind="stable")
-    assert len(wrong) > 20
-    assert wrong.sure.duplicated().any()
-    assert confidence.mistakes(labels, log_probabilities).tolist() == wrong.index.tolist()

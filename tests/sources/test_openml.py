@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import socket
-import sys
 from concurrent.futures import ThreadPoolExecutor
 from email.message import Message
 from pathlib import Path
@@ -16,8 +15,9 @@ import numpy as np
 import pytest
 
 from src.common import dataset
-from src.sources import home, openml
+from src.sources import openml
 from tests.support.openml_server import REQUESTS, OpenML, arff, redirected
+from tests.support.stages import put_python
 
 
 def fetch(
@@ -72,8 +72,7 @@ def test_what_is_not_bytes_is_refused_in_a_line_that_says_so(
     cells[place] = cell.encode()
     openml.arff = b"\n".join([*before, b",".join(cells)]) + b"\n"
     assert re.fullmatch(
-        r"\w+Error: .+: pixels and labels must be whole numbers from 0 to 255",
-        reason_of(openml),
+        r"\w+Error: .+: pixels and labels must be whole numbers from 0 to 255", reason_of(openml)
     )
 
 
@@ -138,16 +137,15 @@ def test_another_version_than_openml_has_is_not_taken(openml: OpenML) -> None:
 
 
 def test_it_works_beside_the_main_thread_and_leaves_the_process_as_it_was(openml: OpenML) -> None:
-    openml.fault = ("search", "404")
-    before = socket.getdefaulttimeout(), dict(os.environ), signal.getsignal(signal.SIGALRM)
+    def state() -> tuple[object, ...]:
+        handler = signal.getsignal(signal.SIGALRM)
+        return socket.getdefaulttimeout(), dict(os.environ), handler
+
+    openml.fault, before = ("search", "404"), state()
     with ThreadPoolExecutor() as pool:
         error = pool.submit(fetch, openml).exception()
     assert str(error) == "HTTPError: HTTP Error 404: Not Found"
-    assert before == (
-        socket.getdefaulttimeout(),
-        dict(os.environ),
-        signal.getsignal(signal.SIGALRM),
-    )
+    assert before == state()
 
 
 @pytest.mark.parametrize(
@@ -160,37 +158,18 @@ def test_it_works_beside_the_main_thread_and_leaves_the_process_as_it_was(openml
 def test_a_process_that_crashes_is_told(
     script: str, reason: str, openml: OpenML, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    Path("python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
-    Path("python").chmod(0o755)
-    monkeypatch.setattr(sys, "executable", str(Path("python").resolve()))
+    put_python(script, monkeypatch)
     with pytest.raises(OSError, match=f"^{reason}$"):
         fetch(openml)
 
 
-def test_a_home_that_cannot_be_used_is_no_fault_of_the_network(
-    openml: OpenML, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("SCIKIT_LEARN_DATA", "")
-    with pytest.raises(home.LocalError, match=r"^SCIKIT_LEARN_DATA is empty: unset it, or"):
-        fetch(openml)
-    Path("file").touch()
-    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(Path("file").resolve()))
-    with pytest.raises(home.LocalError, match=r"file: .*on this machine: SCIKIT_LEARN_DATA, for"):
-        fetch(openml)
-
-
 def test_a_full_disk_is_told_from_a_network(tmp_path: Path) -> None:
-    try:
-        try:
-            raise OSError(errno.ENOSPC, "No space left on device")
-        except OSError as error:
-            raise ValueError("the parser's own words") from error
-    except ValueError as error:
-        found = openml._failure(error, tmp_path, downloaded=True)
+    error = ValueError("the parser's own words")
+    error.__cause__ = OSError(errno.ENOSPC, "No space left on device")
+    found = openml._failure(error, tmp_path, downloaded=True)
     assert found["kind"] == "local"
-    assert found["reason"].startswith(
-        "the folder for downloads: No space left on device; the fault"
-    )
+    reason = "the folder for downloads: No space left on device; the fault"
+    assert found["reason"].startswith(reason)
     for network in (
         HTTPError("https://www.openml.org", 404, "Not Found", Message(), None),
         URLError(OSError(errno.EACCES, "Permission denied")),

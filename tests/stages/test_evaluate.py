@@ -3,10 +3,8 @@
 Once for each model on small data, and once for the default one on the real rows, with its curve.
 """
 
-import json
 import warnings
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import pandas
@@ -15,16 +13,11 @@ import torch
 from safetensors.torch import load_file
 from sklearn import metrics
 
-from src.common import tensors
+from src.common import files, tensors
 from src.learning.models import MODELS
 from tests.support import plain, stages
 
 CURVE = "metrics/plots/learning_curve.csv"
-
-
-def read_json(path: str) -> dict[str, Any]:
-    record: dict[str, Any] = json.loads(Path(path).read_text(encoding="utf-8"))
-    return record
 
 
 def rows(split: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -35,7 +28,7 @@ def rows(split: str) -> tuple[torch.Tensor, torch.Tensor]:
 def check_log_probabilities(tolerance: float) -> None:
     images, _ = rows("test")
     model = plain.module(
-        read_json("models/recipe.json"), load_file("models/model.safetensors")
+        files.read_json("models/recipe.json"), load_file("models/model.safetensors")
     ).double()
     with torch.no_grad():
         expected = torch.log_softmax(model(images.double()), dim=1)
@@ -51,8 +44,8 @@ def check_metrics_and_tables() -> None:
     accuracy = metrics.accuracy_score(actual, predicted)
     with warnings.catch_warnings(action="ignore"):  # they add up to 1 within 3e-5
         loss = metrics.log_loss(actual, np.exp(log_probabilities))
-    assert list(read_json("metrics/evaluate.json")) == ["test"]
-    found = read_json("metrics/evaluate.json")["test"]
+    assert list(files.read_json("metrics/evaluate.json")) == ["test"]
+    found = files.read_json("metrics/evaluate.json")["test"]
     assert found == {
         "loss": pytest.approx(loss, abs=1e-6),
         "accuracy": accuracy,
@@ -63,7 +56,7 @@ def check_metrics_and_tables() -> None:
     }
     curve = pandas.read_csv(CURVE)
     last = curve[curve.split == "test"].iloc[-1]
-    assert last.epoch == read_json("models/recipe.json")["epochs"]
+    assert last.epoch == files.read_json("models/recipe.json")["epochs"]
     assert [last.loss, last.accuracy] == [found["loss"], found["accuracy"]]
 
     pairs = pandas.read_csv("metrics/plots/confusion.csv")
@@ -88,7 +81,7 @@ def test_the_numbers_are_those_of_plain_torch_and_scikit_learn(model: str, small
         )
         for stage in ("prepare", "train", "evaluate"):
             stages.run_stage(stage).expect(0)
-    assert read_json("metrics/evaluate.json")["test"]["accuracy"] < 1, (
+    assert files.read_json("metrics/evaluate.json")["test"]["accuracy"] < 1, (
         "without mistakes this shows little"
     )
     check_log_probabilities(1e-3)
@@ -101,7 +94,7 @@ def test_so_they_are_on_the_real_rows_and_the_curve_is_a_plain_loops(
     monkeypatch.chdir(reproduced)
     check_log_probabilities(1e-4)
     check_metrics_and_tables()
-    recipe = read_json("models/recipe.json")
+    recipe = files.read_json("models/recipe.json")
     model = plain.module(recipe, load_file("models/start.safetensors"))
     expected = np.reshape(list(plain.train(model, recipe, rows("train"), rows("test"))), (-1, 2))
     curve = pandas.read_csv(CURVE)

@@ -75,9 +75,7 @@ def mnist(reproduced: Path) -> dataset.Dataset:
     return dataset.read_raw(str(reproduced / RAW))
 
 
-def test_the_bytes_are_those_of_the_original_mnist_files(
-    mnist: dataset.Dataset,
-) -> None:
+def test_the_bytes_are_those_of_the_original_mnist_files(mnist: dataset.Dataset) -> None:
     for rows, expected in IDX.items():
         images, labels = (part[slice(*rows)] for part in mnist[:2])
         headers = [2051, len(images), 28, 28], [2049, len(labels)]

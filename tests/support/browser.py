@@ -8,13 +8,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import websocket
 from selenium import webdriver
 from selenium.common.exceptions import TimeoutException
 from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.wait import WebDriverWait
 
-from tests.support.drawings import Drawing
+from tests.support.drawings import Drawing, Stroke
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 
@@ -64,13 +65,33 @@ class Page(webdriver.Chrome):
             "const wait = () => isExplaining || isWaiting ? setTimeout(wait, 5) : done(); wait();"
         )
 
-    def board(self) -> tuple[float, float, float]:
-        """Left, top and width of the board in the window."""
+    def each(self, selector: str, value: str) -> list[Any]:
+        """Return a value of JavaScript for each element `e` of the page that is selected."""
+        return self.js(
+            f"return [...document.querySelectorAll(arguments[0])].map((e) => {value})", selector
+        )
+
+    def click(self, selector: str, at: int = 0) -> None:
+        self.js("document.querySelectorAll(arguments[0])[arguments[1]].click()", selector, at)
+
+    def wait_for(self, condition: str, seconds: float = 20) -> None:
+        WebDriverWait(self, seconds, 0.02).until(lambda _: self.js(f"return {condition}"))
+
+    def pixels(self, canvas: str) -> np.ndarray:
+        """Return the bytes of a canvas, which an expression names: (height, width, 4)."""
+        height, width, cells = self.js(
+            f"const {{ height, width }} = {canvas}; return [height, width,"
+            f" [...{canvas}.getContext('2d').getImageData(0, 0, width, height).data]]"
+        )
+        return np.reshape(cells, (height, width, 4))
+
+    def on_board(self, points: Stroke) -> Stroke:
+        """Return where points of the board are in the window."""
         left, top, width = self.js(
             "const area = document.getElementById('board').getBoundingClientRect();"
             "return [area.left, area.top, area.width]"
         )
-        return left, top, width
+        return [(left + x * width, top + y * width) for x, y in points]
 
     def send(self, events: list[tuple[str, dict[str, Any]]]) -> None:
         """Send DevTools commands at once, as a fast hand does, and wait for the last."""
@@ -83,18 +104,14 @@ class Page(webdriver.Chrome):
     def draw(self, drawing: Drawing, kind: str = "mouse") -> tuple[str, float]:
         """Clear the board, draw with a mouse or a finger; return digit and probability."""
         self.js("document.getElementById('clear').click()")
-        left, top, width = self.board()
         for stroke in drawing:
-            points = [(left + x * width, top + y * width) for x, y in stroke]
-            self.send(mouse(points) if kind == "mouse" else finger(points))
+            self.send((mouse if kind == "mouse" else finger)(self.on_board(stroke)))
         # A busy browser may say that it has a touch before its page has.
         try:
-            WebDriverWait(self, 10, 0.01).until(
-                lambda _: self.js("return pointer === null && strokes.length") == len(drawing)
-            )
+            self.wait_for(f"pointer === null && strokes.length === {len(drawing)}", 10)
         except TimeoutException as error:
             found = self.js("return JSON.stringify([pointer, strokes.length, pointed.slice(-4)])")
-            expected = [(left + x * width, top + y * width) for (x, y), *_ in drawing]
+            expected = self.on_board([stroke[0] for stroke in drawing])
             raise AssertionError(f"{kind} at {expected}: found {found}") from error
         return self.answer()
 
@@ -105,11 +122,16 @@ class Page(webdriver.Chrome):
         )
         return digit, float(probability or "nan")
 
+    def style(self, element: str, name: str, part: str = "") -> str:
+        """Return a computed style of an element, or of its part as `::before`."""
+        code = "return getComputedStyle(document.querySelector(arguments[0]), arguments[1])"
+        return self.js(f"{code}.{name}", element, part)
+
     def text(self, element: str) -> str:
         return self.js("return document.getElementById(arguments[0]).textContent", element)
 
 
-def mouse(points: list[tuple[float, float]], button: str = "left") -> list[Any]:
+def mouse(points: Stroke, button: str = "left") -> list[Any]:
     at = [("mousePressed", points[0]), *(("mouseMoved", point) for point in points[1:])]
     return [
         (
@@ -121,7 +143,7 @@ def mouse(points: list[tuple[float, float]], button: str = "left") -> list[Any]:
     ]
 
 
-def finger(points: list[tuple[float, float]]) -> list[Any]:
+def finger(points: Stroke) -> list[Any]:
     moves = [
         ("touchMove" if at else "touchStart", [{"x": x, "y": y}])
         for at, (x, y) in enumerate(points)

@@ -17,19 +17,35 @@ def stages_run(printed: str) -> list[str]:
     return re.findall(r"(?:Running s|S)tage '(\w+)'(?=:| is cached)", printed)
 
 
-def copy_of_project(folder: Path, run: Run) -> Path:
-    """Commit the files under test, as they are now, to a new Git repository in `folder`."""
-    listed = run(
-        REPOSITORY, "git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"
-    ).stdout
-    for name in listed.rstrip("\0").split("\0"):
-        if (REPOSITORY / name).exists():
+def copy_files(folder: Path) -> None:
+    """Copy the files under test, as they are now, without what Git ignores."""
+    listed = subprocess.run(
+        ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"],
+        cwd=REPOSITORY,
+        stdout=subprocess.PIPE,
+        text=True,
+        check=True,
+    )
+    for name in listed.stdout.rstrip("\0").split("\0"):
+        if (REPOSITORY / name).is_file():
             (folder / name).parent.mkdir(parents=True, exist_ok=True)
             shutil.copy2(REPOSITORY / name, folder / name)
+
+
+def copy_of_project(folder: Path, run: Run) -> Path:
+    """Commit the files under test, as they are now, to a new Git repository in `folder`."""
+    copy_files(folder)
     run(folder, "git", "init", "--quiet", "--initial-branch=main")
     run(folder, "git", "add", "--all")
     run(folder, "git", "commit", "--quiet", "--message=the files under test")
     return folder
+
+
+def tamper(cached: Path, content: bytes) -> None:
+    """Change a file of DVC's cache, which takes what may not be written for sound."""
+    cached.chmod(0o644)
+    cached.write_bytes(content)
+    cached.chmod(0o444)
 
 
 def clone(folder: Path, source: Path, run: Run) -> Path:

@@ -9,7 +9,8 @@ from itertools import pairwise
 from random import Random
 
 Point = tuple[float, float]
-Drawing = list[list[Point]]
+Stroke = list[Point]
+Drawing = list[Stroke]
 
 # Strokes in a box about 1 high, y downwards. "~" before a stroke makes a curve through its points.
 STYLES: dict[int, dict[str, tuple[str, ...]]] = {
@@ -68,10 +69,7 @@ STYLES: dict[int, dict[str, tuple[str, ...]]] = {
         "s first": (
             "~.52,.1 .3,.0 .1,.15 .2,.4 .45,.55 .58,.8 .35,1 .08,.85 .15,.6 .42,.42 .55,.2 .5,.08",
         ),
-        "two rings": (
-            "~.3,.0 .1,.2 .3,.45 .5,.22 .3,.0",
-            "~.3,.45 .04,.72 .3,1 .58,.72 .3,.45",
-        ),
+        "two rings": ("~.3,.0 .1,.2 .3,.45 .5,.22 .3,.0", "~.3,.45 .04,.72 .3,1 .58,.72 .3,.45"),
         "from the middle": (
             "~.3,.48 .1,.3 .15,.05 .42,.0 .52,.2 .35,.45 .1,.65 .08,.92 .35,1 .58,.85 .48,.6 .3,.5",
         ),

@@ -9,18 +9,15 @@ line of JSON.
 import hashlib
 import json
 import sys
-from typing import Any
 
 import torch
 
 from src import exact
 from src.common import dataset
 from src.learning import group, models, scores, training
+from tests.support import stages
 
-PLAIN: dict[str, Any] = {"exact": True, "seed": 777, "init": "default", "epochs": 2}
-PLAIN |= {"batch_size": 100, "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0}
-PLAIN |= {"weight_decay": 0, "schedule": "constant", "warmup_epochs": 0, "shuffle": False}
-PLAIN |= {"shift": 0, "drop_last": False, "keep": "last", "patience": 0}
+PLAIN = stages.SETTINGS["train"] | {"epochs": 2}
 DEEP = PLAIN | {"momentum": 0.9, "schedule": "linear", "shuffle": True, "learning_rate": 0.05}
 ADAMW = PLAIN | {"optimizer": "adamw", "learning_rate": 0.01, "weight_decay": 0.01}
 ADAMW |= {"schedule": "cosine", "shuffle": True, "shift": 1, "epochs": 1, "batch_size": 30}
@@ -54,10 +51,8 @@ def main(path: str, count: str, device: str, *threads: str) -> None:
             settings = training.Train(**recipe)
             if settings.batch_size < processes.size:
                 continue
-            shape = tuple(images.shape[1:])
-            model = models.start(
-                settings.model, shape, 10, init=settings.init, seed=777, is_exact=True
-            )
+            shape, made = tuple(images.shape[1:]), {"init": settings.init, "seed": 777}
+            model = models.start(settings.model, shape, 10, **made, is_exact=True)
             exact.convert(model, processes.add_up if processes.size > 1 else None).to(chosen)
             epochs = list(training.train(model, (images, labels), settings, group=processes))
             predicted = scores.log_probabilities(model, images).numpy()

@@ -84,6 +84,14 @@ def proxy(url: str) -> dict[str, str]:
     return {"https_proxy": url, "HTTPS_PROXY": url, "no_proxy": "", "NO_PROXY": ""}
 
 
+@contextmanager
+def nobody_listens() -> Iterator[str]:
+    """Return a host with a port that refuses connections: it is bound, but not listened to."""
+    with socket.socket() as closed:
+        closed.bind(("127.0.0.1", 0))
+        yield f"127.0.0.1:{closed.getsockname()[1]}"
+
+
 @functools.cache
 def certificates() -> trustme.CA:
     """Return this process's own authority: to make one costs a second."""

@@ -16,16 +16,13 @@ import torch
 from sklearn.datasets import load_digits
 from torch import nn
 
-from src.common import tensors
+from src.common import dataset, files, tensors
 from src.learning import graph, snapshots
+from tests.support import stages
 
 DIGITS = tuple("0123456789")
-TRAIN = {
-    "model": "mine", "exact": False, "seed": 1, "init": "default", "epochs": 2, "batch_size": 50,
-    "optimizer": "sgd", "learning_rate": 0.5, "momentum": 0, "weight_decay": 0,
-    "schedule": "constant", "warmup_epochs": 0, "shuffle": False, "shift": 0, "drop_last": False,
-    "keep": "last", "patience": 0,
-}  # fmt: skip
+TRAIN = stages.SETTINGS["train"] | {"model": "mine", "exact": False, "seed": 1}
+TRAIN |= {"epochs": 2, "batch_size": 50}
 
 
 def html_of(folder: Path) -> Path:
@@ -78,17 +75,6 @@ def fit(model: nn.Module, images: np.ndarray, labels: np.ndarray, steps: int = 6
     return model.eval()
 
 
-def write_csv(path: str, header: Sequence[str], rows: list[Sequence[Any]]) -> None:
-    Path(path).parent.mkdir(parents=True, exist_ok=True)
-    with Path(path).open("w", newline="") as file:
-        csv.writer(file, lineterminator="\n").writerows([header, *rows])
-
-
-def write_data(path: str, images: np.ndarray, labels: np.ndarray, names: Sequence[str]) -> None:
-    text = np.frombuffer("\n".join(names).encode(), np.uint8)
-    tensors.write(path, {"images": images, "labels": labels, "names": text})
-
-
 @torch.no_grad()
 def write(
     model: nn.Module,
@@ -105,8 +91,8 @@ def write(
     """
     nodes, why = graph.graph(model, images.shape[1:])
     cut, classes = len(labels) * 3 // 4, len(names)
-    write_data("data/prepared/train.safetensors", images[:cut], labels[:cut], names)
-    write_data("data/prepared/test.safetensors", images[cut:], labels[cut:], names)
+    dataset.write("data/prepared/train.safetensors", images[:cut], labels[:cut], names)
+    dataset.write("data/prepared/test.safetensors", images[cut:], labels[cut:], names)
     state = {name: value.numpy() for name, value in model.eval().state_dict().items()}
     for name in ("model", "start"):
         tensors.write(f"models/{name}.safetensors", state)
@@ -137,16 +123,10 @@ def write(
     }  # fmt: skip
     Path("metrics").mkdir(exist_ok=True)
     Path("metrics/evaluate.json").write_text(json.dumps({"test": scores}), encoding="utf-8")
-    curve = [
-        (epoch, split, 1 / epoch, 0.5, f"{epoch:08x}")
-        for epoch in (1, 2)
-        for split in ("train", "test")
-    ]
-    write_csv(
-        "metrics/plots/learning_curve.csv", ("epoch", "split", "loss", "accuracy", "sha256"), curve
-    )
-    write_csv(
-        "metrics/plots/per_class.csv",
-        ("label", "precision", "recall", "f1", "support"),
-        [(name, 0.5, 0.5, 0.5, 1) for name in names],
+    header = ("epoch", "split", "loss", "accuracy", "sha256")
+    epochs = [(at, split, 1 / at, 0.5, f"{at:08x}") for at in (1, 2) for split in ("train", "test")]
+    files.write_csv("metrics/plots/learning_curve.csv", header, epochs)
+    header = ("label", "precision", "recall", "f1", "support")
+    files.write_csv(
+        "metrics/plots/per_class.csv", header, [(name, 0.5, 0.5, 0.5, 1) for name in names]
     )

@@ -110,6 +110,13 @@ def run_stage(stage: str) -> Outcome:
     return Outcome(status, output.getvalue(), errors.getvalue())
 
 
+def put_python(script: str, monkeypatch: Any) -> None:
+    """Put a shell script in the present folder in the place of Python, which stages start."""
+    Path("python").write_text(f"#!/bin/sh\n{script}\n", encoding="utf-8")
+    Path("python").chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(Path("python").resolve()))
+
+
 def start(stage: str, environment: dict[str, str]) -> subprocess.Popen[str]:
     """Start `python -m stages.STAGE` in the present folder."""
     return subprocess.Popen(
