@@ -27,6 +27,7 @@ from benchmarks import tutorials
 from src import exact
 from src.common import dataset, parameters
 from src.learning import checkpoint, device, group, models, training
+from src.learning.settings import Train
 
 ROOT = Path(__file__).parents[1]
 TRAIN_DATA = str(ROOT / "data/prepared/train.safetensors")
@@ -38,7 +39,7 @@ STEP: dict[str, Any] = {"epochs": 1, "learning_rate": 0.05, "momentum": 0.9, "sh
 @functools.cache
 def committed() -> dict[str, Any]:
     """Return the section `train` of params.yaml: to read it takes as long as many small steps."""
-    return parameters.read("train", training.Train).model_dump()
+    return parameters.read("train", Train).model_dump()
 
 
 def train(
@@ -49,7 +50,7 @@ def train(
     **changes: object,
 ) -> str:
     """Train a model on the device of the images; return the digest of its parameters."""
-    settings = training.Train.model_validate(committed() | changes)
+    settings = Train.model_validate(committed() | changes)
     shape = (int(images.shape[1]), int(images.shape[2]), int(images.shape[3]))
     how: dict[str, Any] = {"init": "default", "seed": 777, "is_exact": settings.exact}
     model = models.start(settings.model, shape, 10, **how)

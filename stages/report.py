@@ -65,7 +65,7 @@ def main() -> None:
     off, untrainable = page.uncomputable(recipe, model), page.untrainable(recipe, model)
     linear = None if off else page.linear(recipe, model)
     graph = None if off else page.on_grids(recipe, model)
-    way = [] if off else page.way(snapshots, recipe, len(train.labels))
+    history = [] if off else page.history(snapshots, recipe, len(train.labels))
     first = figures.first_layer(model, recipe["graph"], recipe["shape"])
     with files.reading(METRICS):
         scores = page.scores(metrics)
@@ -83,7 +83,7 @@ def main() -> None:
         "tensors": page.state({} if off else model),
         "untrainable": off or untrainable,
         "start": page.state({} if off or untrainable else start),
-        "way": way,
+        "history": history,
         "kept": recipe["epoch"],
         "exp": [] if off or untrainable else page.exponentials(),
         "train_rows": len(train.labels),

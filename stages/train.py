@@ -11,9 +11,19 @@ from tqdm import tqdm
 
 from src import exact
 from src.common import command, dataset, files, parameters, tensors
-from src.learning import checkpoint, device, graph, group, models, snapshots, training
+from src.learning import (
+    checkpoint,
+    checks,
+    device,
+    graph,
+    group,
+    models,
+    snapshots,
+    training,
+)
+from src.learning.batches import Rows
 from src.learning.scores import Meter
-from src.learning.training import Train
+from src.learning.settings import Train
 
 TRAIN_DATA = "data/prepared/train.safetensors"
 VALIDATION_DATA = "data/prepared/validation.safetensors"
@@ -56,7 +66,7 @@ def main() -> None:
         if settings.exact:
             exact.convert(model, processes.add_up if processes.size > 1 else None)
         model.to(chosen)
-        training.check(model, (rows.images, rows.labels), classes, settings, processes.size)
+        checks.check(model, (rows.images, rows.labels), classes, settings, processes.size)
         start = models.state(model)
         versions = (
             torch.__version__,
@@ -77,7 +87,7 @@ def main() -> None:
         if processes.size == 1:
             images, labels = images.to(chosen), labels.to(chosen)  # several send their shares
         progress = Progress(settings)
-        way: list[snapshots.Snapshot] = []
+        history: list[snapshots.Snapshot] = []
         epochs = training.train(
             model,
             (images, labels),
@@ -85,7 +95,7 @@ def main() -> None:
             held_out=held_out if is_first else None,
             group=processes,
             checkpoint=kept,
-            way=way,
+            history=history,
             progress=progress if is_first else None,
         )
         curve = follow(epochs, progress, split, settings) if is_first else [*epochs]
@@ -111,12 +121,12 @@ def main() -> None:
     files.write_csv(LEARNING_CURVE, ("epoch", "split", "loss", "accuracy", "sha256"), table)
     files.write_json(RECIPE, recipe)
     tensors.write(START, start)
-    tensors.write(SNAPSHOTS, snapshots.arrays(way))
+    tensors.write(SNAPSHOTS, snapshots.arrays(history))
     tensors.write(MODEL, models.state(model))
     kept.remove()
 
 
-def held_out_rows(settings: Train) -> tuple[str, training.Rows]:
+def held_out_rows(settings: Train) -> tuple[str, Rows]:
     """Return the rows that each epoch is scored on, and the name of their split.
 
     They are the validation rows; only where there are none, the test rows, and then nothing may be

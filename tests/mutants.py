@@ -75,6 +75,8 @@ FAULTS = {
         ("grids.LOGIT_ERRORS.round_(error)", "error")
     ],
     ("src/exact/watch.py", "tests/exact/test_training_parts.py"): [
+        ("float(value).is_integer() for value", "True for value"),
+        ("        _check_sum(args)\n", "        pass\n"),
         ("if plain not in SAFE", "if False"),
         ('named.get("alpha", 1) != 1', "False"),
         ("and not _is_power(float(args[1]))", "and False"),
@@ -90,6 +92,7 @@ FAULTS = {
         ("functions.sqrt(state", "torch.sqrt(state")
     ],
     ("src/exact/optim.py", "tests/exact/test_training_parts.py"): [
+        ("parameter._version != version", "False"),
         ('state["beta2_power"] *= beta2', 'state["beta2_power"] *= beta1'),
         (
             "self._update(index, group, rows)\n        self._snap()",
@@ -98,7 +101,7 @@ FAULTS = {
         ('group["lr"] * group["weight_decay"]', 'group["weight_decay"]'),
     ],
     ("src/exact/seeded.py", "tests/exact/test_training_parts.py"): [
-        ('if not draws and name.rstrip("_") not in ALLOWED', "if False"),
+        ("if not draws and not is_allowed", "if False"),
         ("last + 1, shape) * step", "last, shape) * step"),
     ],
     ("src/exact/functions.py", "tests/exact/test_functions.py"): [
@@ -108,7 +111,17 @@ FAULTS = {
         ("exact if settings.exact else torch.optim, groups", "torch.optim, groups"),
         ("divide_gradients(model, whole)", "pass"),
         ("if p.dim() > 1], settings", "if p.dim() > 0], settings"),
+    ],
+    ("src/learning/batches.py", "tests/learning/test_training.py"): [
         ("default_rng([settings.seed, epoch])", "default_rng(settings.seed)"),
+        ("if not (down or right)", "if not (down and right)"),
+    ],
+    ("src/learning/checks.py", "tests/learning/test_training.py -k refuse"): [
+        ("if not torch.equal(logits(", "if False and not torch.equal(logits("),
+        ("if name not in saved and not", "if False and not"),
+    ],
+    ("tools/predict.py", "tests/pipeline/test_own_data.py"): [
+        ('read_as_folder if recipe["from_pictures"] else read', "read"),
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k processes"): [
         ("optimizer.step(whole)", "optimizer.step(len(y))")
@@ -218,7 +231,7 @@ FAULTS = {
         (".round().to(torch.int8)", ".to(torch.int8)")
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k stopped"): [
-        ('found["way"]', "[]")
+        ('found["history"]', "[]")
     ],
 }
 MUTANTS = [

@@ -11,7 +11,7 @@ from typing import Any
 import pydantic
 
 from src.common import command, files, parameters
-from src.learning.training import Train
+from src.learning.settings import Train
 
 FOLDER = Path(__file__).resolve().parent.parent / "recipes"
 

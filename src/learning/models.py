@@ -124,7 +124,7 @@ def build(name: str, shape: Shape, classes: int) -> nn.Module:
     if not callable(make) or isinstance(make, nn.Module):
         raise UsageError(f"train.model: MODELS[{name!r}] is no function: {make!r}")
     with warnings.catch_warnings():
-        # Of a layer that images too small leave nothing for: `training.check` names the layer.
+        # Of a layer that images too small leave nothing for: `checks.check` names the layer.
         warnings.filterwarnings("ignore", "Initializing zero-element tensors")
         model = make(shape, classes)
     if not isinstance(model, nn.Module):

@@ -1,4 +1,4 @@
-"""The model on its way, in 8 bits: by a few snapshots the report's page shows how it learns."""
+"""The model as it was during training, in 8 bits: the page shows by it how a model learns."""
 
 import math
 
@@ -12,7 +12,7 @@ PARAMETERS = 2_000_000  # a larger model is too large for a page, and is not kep
 Snapshot = dict[str, torch.Tensor]  # see `take`
 
 
-def moments(steps: int, epochs: int) -> set[int]:
+def snapshot_steps(steps: int, epochs: int) -> set[int]:
     """Return after how many steps of a training there is a snapshot: early ones lie close.
 
     They are the start, three steps of the first epoch, and ends of epochs before the last one,

@@ -188,8 +188,8 @@ function showTraining({ error, part, epoch, hash, weight, bias }) {
 
 // The way of the training: snapshots, and at its end the model itself.
 
-const moments = [...page.way, { epoch: page.kept, step: null, tensors: null }];
-const tensorsAt = (at) => (moments[at].tensors ? moments[at].own ??= unpackAll(moments[at].tensors) : recorded);
+const snapshots = [...page.history, { epoch: page.kept, step: null, tensors: null }];
+const tensorsAt = (at) => (snapshots[at].tensors ? snapshots[at].own ??= unpackAll(snapshots[at].tensors) : recorded);
 let playing = null;
 
 function stopPlaying() {
@@ -199,7 +199,7 @@ function stopPlaying() {
 }
 
 function showMoment(at) {
-  const { step, epoch } = moments[at], isLast = step === null;
+  const { step, epoch } = snapshots[at], isLast = step === null;
   const when = isLast ? `Trained: after epoch ${epoch}` : step === 0 ? "The start" : Number.isInteger(epoch) ? `After epoch ${epoch}` : `After ${step === 1 ? "1 step" : `${step.toLocaleString("en")} steps`} of the first epoch`;
   stopTraining();
   use(tensorsAt(at), `The model ${isLast ? "" : step === 0 ? "at its start." : `${when[0].toLowerCase()}${when.slice(1)}.`}`);
@@ -211,13 +211,13 @@ function showMoment(at) {
 function pointAt(at) {
   $("moment").value = at;
   for (const chart of $("curve").children) {
-    const { from, to } = chart.dataset, x = Number(from) + (to - from) * moments[at].epoch / page.recipe.epochs_run;
+    const { from, to } = chart.dataset, x = Number(from) + (to - from) * snapshots[at].epoch / page.recipe.epochs_run;
     for (const end of ["x1", "x2"]) chart.querySelector(".now").setAttribute(end, x);
   }
 }
 
 function makeWatch() {
-  const last = moments.length - 1;
+  const last = snapshots.length - 1;
   $("watch").hidden = !last || Boolean(off);
   $("moment").max = last;
   write("when", `Trained: after epoch ${page.kept}`);
@@ -256,7 +256,7 @@ $("clear").addEventListener("click", clear);
 const shown = page.cells.filter(([, , place]) => place !== null);
 $("example").addEventListener("click", () => load(shown[example++ % shown.length][2]));
 $("step").addEventListener("click", teach);
-$("reset").addEventListener("click", () => { stopPlaying(); showMoment(moments.length - 1); announce(); });
+$("reset").addEventListener("click", () => { stopPlaying(); showMoment(snapshots.length - 1); announce(); });
 $("train-file").addEventListener("change", (event) => { if (event.target.files[0]) train(event.target.files[0]); });
 placeCursor();
 showOff();

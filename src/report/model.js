@@ -3,7 +3,7 @@
 const bytes = (text) => Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
 function product(sizes) { return sizes.reduce((a, b) => a * b, 1); }
 
-function unpackAll(tensors) {  // see `state` and `way` in page.py: float32, or 8 bits with a scale, as Float64Array with a shape
+function unpackAll(tensors) {  // see `state` and `history` in page.py: float32, or 8 bits with a scale, as Float64Array with a shape
   return Object.fromEntries(Object.entries(tensors).map(([name, { shape, scale, values }]) => {
     const { buffer } = bytes(values);
     return [name, Object.assign(scale === undefined ? Float64Array.from(new Float32Array(buffer)) : Float64Array.from(new Int8Array(buffer), (value) => value * scale), { shape })];

@@ -244,7 +244,7 @@ def state(tensors: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-def way(
+def history(
     snapshots: Mapping[str, np.ndarray], recipe: Mapping[str, Any], rows: int
 ) -> list[dict[str, Any]]:
     """Pack the snapshots that train took before the kept epoch's end; of large ones, fewer.

@@ -12,7 +12,8 @@ from dvc.utils.serialize import load_yaml, modify_yaml
 
 from src.common import files, parameters
 from src.common.command import UsageError
-from src.learning import models, training
+from src.learning import models
+from src.learning.settings import Train
 from stages import evaluate, fetch, prepare
 from tests.support import stages
 from tests.support.clones import REPOSITORY
@@ -25,7 +26,7 @@ SECTIONS: dict[str, type[parameters.Section]] = {
     "machine": parameters.Machine,
     "fetch": fetch.Fetch,
     "prepare": prepare.Prepare,
-    "train": training.Train,
+    "train": Train,
     "evaluate": evaluate.Evaluate,
 }
 KEYS = [  # a key of one's own may have a default, or limits that BAD does not know
@@ -269,7 +270,7 @@ def test_a_file_that_is_no_params_yaml_is_refused_in_a_line(
     text: str, reason: str, here: Path
 ) -> None:
     Path("params.yaml").write_bytes(text.encode("latin-1"))
-    [fault] = faults(lambda: parameters.read("train", training.Train))
+    [fault] = faults(lambda: parameters.read("train", Train))
     assert fault.startswith(f"params.yaml {reason}")
     assert [path.name for path in here.iterdir()] == ["params.yaml"]
 

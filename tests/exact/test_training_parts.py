@@ -94,6 +94,7 @@ def test_numpy_draws_whatever_a_model_starts_from() -> None:
     assert 0.1 < first[-3].std() < 3
     assert 0 < first[-4].min() < first[-4].max() < 1
     assert 0 <= first[-2].min() < first[-2].max() < 9
+    assert first[-2].dtype == torch.int64
 
 
 def test_a_start_that_needs_a_decomposition_is_refused() -> None:

@@ -15,7 +15,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from src.common import command, dataset, files, parameters, tensors
-from src.learning import models, training
+from src.learning import models
+from src.learning.settings import Train
 from src.sources import wheel
 
 pytestmark = pytest.mark.usefixtures("here")
@@ -43,7 +44,7 @@ def read_model(path: str) -> object:
 
 def read_parameters(path: str) -> object:
     Path("params.yaml").write_bytes(Path(path).read_bytes())
-    return parameters.read("train", training.Train)
+    return parameters.read("train", Train)
 
 
 READERS: dict[str, Callable[[str], object]] = {

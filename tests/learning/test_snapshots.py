@@ -7,11 +7,11 @@ from src.learning import snapshots
 
 
 def test_there_are_eight_at_most_and_early_ones_lie_close() -> None:
-    assert sorted(snapshots.moments(600, 5)) == [0, 4, 24, 96, 600, 1200, 1800, 2400]
-    assert sorted(snapshots.moments(600, 1)) == [0, 4, 24, 96]
+    assert sorted(snapshots.snapshot_steps(600, 5)) == [0, 4, 24, 96, 600, 1200, 1800, 2400]
+    assert sorted(snapshots.snapshot_steps(600, 1)) == [0, 4, 24, 96]
     for steps in range(1, 40):
         for epochs in range(1, 40):
-            moments = snapshots.moments(steps, epochs)
+            moments = snapshots.snapshot_steps(steps, epochs)
             assert 0 in moments
             assert len(moments) <= 8
             assert all(0 <= moment < steps * epochs for moment in moments)

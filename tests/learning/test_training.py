@@ -15,8 +15,9 @@ from torch import Tensor, nn
 
 from src import exact
 from src.common.command import UsageError
-from src.learning import checkpoint, models, snapshots, training
+from src.learning import batches, checkpoint, checks, models, scores, snapshots, training
 from src.learning.group import Group
+from src.learning.settings import Train
 from tests.support import integers, plain, stages
 
 SHAPE, CLASSES = (1, 28, 28), 4
@@ -24,11 +25,11 @@ MODELS = pytest.mark.parametrize("name", models.MODELS)
 ADAMW = {"optimizer": "adamw", "momentum": 0, "learning_rate": 0.01, "weight_decay": 0.01}
 
 
-def train_settings(**changes: Any) -> training.Train:
+def train_settings(**changes: Any) -> Train:
     """Return the settings of a short training, changed."""
     short = {"seed": 7, "epochs": 2, "batch_size": 6, "learning_rate": 0.05, "momentum": 0.5}
     short |= {"schedule": "linear", "shuffle": True, "shift": 1}
-    return training.Train(**stages.SETTINGS["train"] | short | changes)
+    return Train(**stages.SETTINGS["train"] | short | changes)
 
 
 def rows(count: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
@@ -37,7 +38,7 @@ def rows(count: int = 23, seed: int = 0) -> tuple[Tensor, Tensor]:
     return images, torch.randint(CLASSES, (count,), generator=generator)
 
 
-def started(settings: training.Train, add_up: Any = None) -> nn.Module:
+def started(settings: Train, add_up: Any = None) -> nn.Module:
     """Return the model that a training starts with."""
     given = {"init": settings.init, "seed": settings.seed, "is_exact": settings.exact}
     model = models.start(settings.model, SHAPE, CLASSES, **given)
@@ -45,7 +46,7 @@ def started(settings: training.Train, add_up: Any = None) -> nn.Module:
 
 
 def train_and_hash(
-    settings: training.Train, group: Group | None = None, **options: Any
+    settings: Train, group: Group | None = None, **options: Any
 ) -> tuple[list[training.Epoch], str]:
     """Train from the start; return the records without times, and a digest of model and scores."""
     group = group or Group()
@@ -157,7 +158,7 @@ def kept() -> checkpoint.Checkpoint:
     return checkpoint.Checkpoint("key", 1e-9, torch.device("cpu"))
 
 
-def train_together(processes: int, settings: training.Train, **options: Any) -> list[Any]:
+def train_together(processes: int, settings: Train, **options: Any) -> list[Any]:
     """Return what `train_and_hash` returns in each process."""
     barrier, shared = threading.Barrier(processes, timeout=60), [torch.empty(0)] * processes
     groups = [Thread(rank, barrier, shared) for rank in range(processes)]
@@ -230,10 +231,10 @@ def test_a_training_that_stopped_goes_on_to_the_same_bits_and_snapshots(
             steps.append(step)
 
         steps.clear()
-        way: list[snapshots.Snapshot] = []
-        given = {"held_out": rows(9, 1), "progress": progress, "way": way} | options
+        history: list[snapshots.Snapshot] = []
+        given = {"held_out": rows(9, 1), "progress": progress, "history": history} | options
         found = train_and_hash(settings, **given)
-        return found, {name: array.tobytes() for name, array in snapshots.arrays(way).items()}
+        return found, {name: array.tobytes() for name, array in snapshots.arrays(history).items()}
 
     expected = train()
     assert {name.split("/")[0] for name in expected[1]} - {"scale"} == {"0", "1", "2", "4"}
@@ -286,13 +287,13 @@ def test_plain_batch_norm_with_a_single_row_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), nn.Linear(784, CLASSES), nn.BatchNorm1d(CLASSES))
     settings = train_settings(exact=False, batch_size=3)  # of two processes one gets a row
     with pytest.raises(UsageError, match=r"batch_size: a process would get one row .* 1 value"):
-        training.check(model, rows(24), CLASSES, settings, 2)
-    training.check(model, rows(24), CLASSES, settings, 1)
+        checks.check(model, rows(24), CLASSES, settings, 2)
+    checks.check(model, rows(24), CLASSES, settings, 1)
 
 
 def test_losses_beyond_any_number_are_a_training_that_diverges() -> None:
     for value in (float("nan"), float("inf"), 1e30):
-        meter = training.Meter()
+        meter = scores.Meter()
         logits = torch.tensor([[0.0, value], [0.0, 1.0]])
         meter.add(logits, torch.tensor([0, 1]))
         with pytest.raises(UsageError, match=r"^train\.learning_rate: training diverges: the loss"):
@@ -365,19 +366,19 @@ class Squeezed(nn.Sequential):
 def test_a_model_that_cannot_be_trained_is_refused(model: nn.Module, message: str) -> None:
     exact.convert(model)
     with pytest.raises(UsageError, match=message):
-        training.check(model, rows(), CLASSES, train_settings(), 1)
+        checks.check(model, rows(), CLASSES, train_settings(), 1)
 
 
 def test_a_model_whose_state_is_not_of_tensors_is_refused() -> None:
     model = nn.Sequential(nn.Flatten(), Extra(784, CLASSES))
     with pytest.raises(UsageError, match=r"1\._extra_state, and tensors alone can be saved"):
-        training.check(model, rows(), CLASSES, train_settings(exact=False), 1)
+        checks.check(model, rows(), CLASSES, train_settings(exact=False), 1)
 
 
 @pytest.mark.parametrize("model", [Lost(), Mixed(nn.Flatten(), nn.Linear(784, CLASSES))])
 def test_plain_training_takes_what_exact_training_refuses(model: nn.Module) -> None:
     settings = train_settings(exact=False)
-    training.check(model, rows(), CLASSES, settings, 1)
+    checks.check(model, rows(), CLASSES, settings, 1)
     assert len(list(training.train(model, rows(), settings))) == 2
 
 
@@ -415,7 +416,7 @@ def test_images_move_by_whole_pixels_and_background_follows(down: int, right: in
     for y, x in np.ndindex(5, 4):
         if 0 <= y + down < 5 and 0 <= x + right < 4:
             expected[:, :, y + down, x + right] = images[:, :, y, x]
-    assert torch.equal(training.shifted(images, down, right), expected)
+    assert torch.equal(batches.shifted(images, down, right), expected)
 
 
 def test_a_small_residual_network_has_fewer_than_20_000_parameters() -> None:

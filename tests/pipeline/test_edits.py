@@ -50,7 +50,7 @@ MODELS["deep"] = deep
 '''
 # A file, a piece of it, and what stands there afterwards.
 EDITS = [
-    ("src/learning/training.py", "    patience: ", "    smoothing: Number = 0.0\n    patience: "),
+    ("src/learning/settings.py", "    patience: ", "    smoothing: Number = 0.0\n    patience: "),
     (
         "dvc.yaml",
         "metrics:\n  - metrics/evaluate.json\n",

@@ -87,12 +87,12 @@ def test_the_page_carries_what_the_stages_wrote(small: Path) -> None:
             assert (parameters_of(content[part][name]) == tensor).all()
     assert content["exp"] == page.exponentials()
     taken = load_file("models/snapshots.safetensors")
-    for moment in content["way"]:
+    for moment in content["history"]:
         for name, packed in moment["tensors"].items():
             expected = taken[f"{moment['step']}/{name}"]
             expected = expected * taken.get(f"scale/{moment['step']}/{name}", 1)
             assert np.allclose(parameters_of(packed), expected, rtol=1e-6, atol=0)
-    found = [(moment["step"], moment["epoch"]) for moment in content["way"]]
+    found = [(moment["step"], moment["epoch"]) for moment in content["history"]]
     assert found == [(0, 0), (1, 0.125), (2, 0.25), (8, 1)]
     numbers = {"epoch": int, "split": str, "loss": float, "accuracy": float, "sha256": str}
     assert content["curve"] == [
@@ -167,7 +167,7 @@ def test_of_large_snapshots_the_page_takes_fewer_and_none_after_the_kept_epoch()
     def steps(size: int) -> list[int]:
         taken = {f"{step}/w": np.zeros((size, 1000), np.int8) for step in (0, 1, 3, 10, 20, 30)}
         scales = {f"scale/{name}": np.ones(1, np.float32) for name in taken}
-        return [moment["step"] for moment in page.way(taken | scales, recipe, 95)]
+        return [moment["step"] for moment in page.history(taken | scales, recipe, 95)]
 
     assert steps(1) == [0, 1, 3, 10]
     assert steps(600) == [0, 10]
@@ -347,7 +347,7 @@ def test_the_page_agrees_with_what_is_recorded_or_says_that_it_is_off(
     content = content_of(Path())
     if name == "GELU":
         assert name in content["off"]
-        assert (content["graph"], content["tensors"], content["way"]) == (None, {}, [])
+        assert (content["graph"], content["tensors"], content["history"]) == (None, {}, [])
         return
     assert content["off"] is None
     found = node(
@@ -435,7 +435,7 @@ def test_node_trains_softmax_regression_to_the_recorded_hashes(
 
 def test_node_unpacks_snapshots_of_8_bits() -> None:
     taken = {"0/w": np.int8([[-127, 0, 64]]), "scale/0/w": np.float32([0.5])}
-    (moment,) = page.way(taken, {"batch_size": 1, "drop_last": False, "epoch": 1}, 1)
+    (moment,) = page.history(taken, {"batch_size": 1, "drop_last": False, "epoch": 1}, 1)
     found = node("unpackAll(packed).w", packed=moment["tensors"])
     assert found == [-63.5, 0, 32]
 

@@ -15,6 +15,7 @@ import torch
 from src import exact
 from src.common import dataset
 from src.learning import group, models, scores, training
+from src.learning.settings import Train
 from tests.support import stages
 
 PLAIN = stages.SETTINGS["train"] | {"epochs": 2}
@@ -48,7 +49,7 @@ def main(path: str, count: str, device: str, *threads: str) -> None:
         torch.set_num_threads(int(number))
         found = {}
         for name, recipe in RECIPES.items():
-            settings = training.Train(**recipe)
+            settings = Train(**recipe)
             if settings.batch_size < processes.size:
                 continue
             shape, made = tuple(images.shape[1:]), {"init": settings.init, "seed": 777}

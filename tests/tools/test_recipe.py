@@ -8,7 +8,7 @@ from dvc.cli import main as dvc_main
 from dvc.utils.hydra import apply_overrides
 
 from src.common import command, files
-from src.learning.training import Train
+from src.learning.settings import Train
 from tests.support import stages
 from tests.support.clones import REPOSITORY
 from tools import recipe
