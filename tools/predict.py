@@ -59,6 +59,8 @@ def main() -> int:
     for path in arguments.image:
         shown = path if path.isprintable() else ascii(path)
         try:
+            if Path(path).is_dir():
+                raise OSError("is a folder; name the pictures in it")
             image, warning = reader(path, shape)
         except OSError as error:
             failed = True

@@ -39,7 +39,10 @@ def main() -> int:
     parser.add_argument("file", metavar="FILE", help="the path of a file that a stage writes")
     path = Path(os.path.normpath(parser.parse_args().file))
     if path.as_posix() not in outputs():
-        raise command.UsageError("make restore FILE=PATH is for a file that a stage writes")
+        raise command.UsageError(
+            f"FILE must be what a stage writes, and not {path.as_posix()}; "
+            f"those are {', '.join(sorted(outputs()))}"
+        )
     # DVC takes a read-only file in its cache for sound, and would hand out a damaged one for ever.
     answer = subprocess.run([*DVC, "cache", "dir"], check=False, stdout=subprocess.PIPE, text=True)
     for cached in Path(answer.stdout.strip(), "files").rglob("*"):

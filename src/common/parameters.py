@@ -4,6 +4,7 @@ A section is a class beside the stage that it belongs to, so that a new paramete
 alone. `read("fetch", Fetch)` reads the section `fetch`.
 """
 
+import json
 import os
 from collections.abc import Collection
 from pathlib import Path
@@ -22,7 +23,9 @@ class ParameterError(UsageError):
     """A parameter, section.key, has a value that is not allowed."""
 
     def __init__(self, key: str, allowed: object, given: object) -> None:
-        super().__init__(f"{key}: {allowed} (given: {given!r})")
+        # As YAML writes it: null, true and false.
+        shown = json.dumps(given) if given is None or isinstance(given, bool) else repr(given)
+        super().__init__(f"{key}: {allowed} (given: {shown})")
 
 
 def one_of(table: Collection[str]) -> Any:

@@ -534,6 +534,12 @@ CONTAINERS = (
     *(nn.ParameterList, nn.ParameterDict),
 )
 INSTEAD = "use another module, or set train.exact to false"
+WAYS_OUT = {  # by the name of a kind: what helps beside train.exact
+    **dict.fromkeys(("Softmax", "LogSoftmax"), "leave it out, as the loss has it"),
+    **dict.fromkeys(("GELU", "SiLU", "ELU", "Sigmoid", "Tanh", "Softplus", "Mish"), "use ReLU"),
+    **dict.fromkeys(("LayerNorm", "GroupNorm", "InstanceNorm2d"), "use BatchNorm2d"),
+    **dict.fromkeys(("AdaptiveMaxPool2d", "FractionalMaxPool2d"), "use MaxPool2d"),
+}
 
 
 def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module:
@@ -571,7 +577,10 @@ def convert(model: nn.Module, add_up: stepping.AddUp | None = None) -> nn.Module
         elif not _is_own(kind):
             base = next(base for base in kind.__mro__ if base.__module__.startswith("torch."))
             what = "" if base is kind else f"a subclass of {base.__name__} "
-            raise NotExactError(f"{where}: {what}has no exact twin; {INSTEAD}")
+            way_out = WAYS_OUT.get(kind.__name__, "use another module")
+            raise NotExactError(
+                f"{where}: {what}has no exact twin; {way_out}, or set train.exact to false"
+            )
     for path, parameter in model.named_parameters():
         if not parameter.is_floating_point():
             raise NotExactError(f"{path} is {parameter.dtype}, and not of real numbers; {INSTEAD}")

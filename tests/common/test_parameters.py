@@ -127,7 +127,7 @@ def test_a_key_that_is_no_text_is_an_unknown_one() -> None:
     allowed = "no such parameter; there are batch_size"
     assert faults(lambda: parameters.read("evaluate", SECTIONS["evaluate"])) == [
         f"evaluate.3: {allowed} (given: 3)",
-        f"evaluate.1: {allowed} (given: True)",  # pydantic's name of it
+        f"evaluate.1: {allowed} (given: true)",  # pydantic's name of it
     ]
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
@@ -18,6 +19,7 @@ IMAGE, COLUMN = (3, 9, 8), (13,)
 CASES: dict[str, tuple[Callable[[], nn.Module], tuple[int, ...]]] = {
     "linear": (lambda: nn.Linear(13, 7), COLUMN),
     "linear without bias": (lambda: nn.Linear(13, 7, bias=False), COLUMN),
+    "linear of NumPy's sizes": (lambda: nn.Linear(np.prod((13, 1)), np.int64(4)), COLUMN),
     "linear on rows of rows": (lambda: nn.Linear(13, 4), (5, 13)),
     "conv": (lambda: nn.Conv2d(3, 4, 3), IMAGE),
     "conv stride and padding": (lambda: nn.Conv2d(3, 4, (3, 5), stride=2, padding=(1, 2)), IMAGE),
@@ -224,7 +226,7 @@ class Own(nn.Linear):
 @pytest.mark.parametrize(
     ("module", "part"),
     [
-        (nn.GELU(), r"1 \(GELU\): has no exact twin"),
+        (nn.GELU(), r"1 \(GELU\): has no exact twin; use ReLU, or set train.exact to false"),
         (Own(3, 3), r"1 \(Own\): a subclass of Linear has no exact twin"),
         (parametrizations.weight_norm(nn.Linear(3, 3)), r"has no exact twin"),
         (nn.Conv2d(1, 1, 3, padding=1, padding_mode="circular"), "padding_mode='circular'"),
