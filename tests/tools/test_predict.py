@@ -72,7 +72,7 @@ def test_what_cannot_be_read_is_a_line_and_the_others_are_still_read(
     Image.fromarray(two).save("two.png")
     assert run_predict(monkeypatch, "--json", "none.png", "text.png", ".", "two.png", "a.png") == 1
     output, errors = capsys.readouterr()
-    starts = ("none.png is missing", "text.png cannot be read", ". cannot be read", "two.png: more")
+    starts = ("none.png is missing", "text.png cannot be read", ". is a folder", "two.png: more")
     for line, start in zip(errors.splitlines(), starts, strict=True):
         assert line.startswith(f"predict: {start}")
     found = {record["image"]: record for record in json.loads(output)}
