@@ -109,7 +109,7 @@ FAULTS = {
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k follows"): [
         ("exact if settings.exact else torch.optim, groups", "torch.optim, groups"),
-        ("divide_gradients(model, whole)", "pass"),
+        ("divide_gradients(model, batch.size)", "pass"),
         ("if p.dim() > 1], settings", "if p.dim() > 0], settings"),
     ],
     ("src/learning/batches.py", "tests/learning/test_training.py"): [
@@ -124,7 +124,7 @@ FAULTS = {
         ('read_as_folder if recipe["from_pictures"] else read', "read"),
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k processes"): [
-        ("optimizer.step(whole)", "optimizer.step(len(y))")
+        ("optimizer.step(batch.size)", "optimizer.step(len(y))")
     ],
     ("src/learning/training.py", "tests/learning/test_training.py -k whole_numbers"): [
         ("model.buffers()]", "[]]")

@@ -1,4 +1,4 @@
-"""Say of this checkout what makes DVC lose experiments without a word; it prints nothing else.
+"""Warn if something about this checkout makes DVC lose experiments without a word.
 
 `dvc exp run --temp` and `--queue` run in a clone beside. From a shallow clone, or through a path
 with characters that mean something in an address, DVC cannot fetch the result and may not say so.

@@ -153,7 +153,7 @@ def read_raw(path: str) -> Dataset:
 def read(path: str, framework: str = "pt", verify: bool = True) -> Dataset:
     """Read the data that prepare wrote; as torch tensors they are mapped, and nothing is copied.
 
-    The values of the pixels are not checked: whoever adds them up asks for the grid.
+    The values of the pixels are not checked: exact sums snap them.
 
     Args:
         path: the file.

@@ -112,8 +112,3 @@ def log(values: torch.Tensor) -> torch.Tensor:
     for k in range(11, -1, -1):
         series.mul_(squares).add_(1 / (2 * k + 1))
     return s * 2 * series + exponents * float(Decimal(2).ln())
-
-
-def log_probabilities(gaps: torch.Tensor, totals: torch.Tensor) -> torch.Tensor:
-    """The logarithm of the softmax, from the gaps and totals that `softmax` returns."""
-    return -(gaps + log(totals))

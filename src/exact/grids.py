@@ -98,7 +98,7 @@ def for_inputs(inputs: int, finest: Grid = INPUTS) -> Grid:
 
 @functools.cache
 def for_errors(terms: int) -> Grid:
-    """Return the grid of errors of which so many, times weights, are summed to go back."""
+    """Return the grid of errors; so many of them, each times a weight, are summed to go back."""
     return ERRORS.coarsened(BITS - WEIGHTS.bits - log2_up(terms))
 
 

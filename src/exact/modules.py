@@ -109,7 +109,7 @@ def _step_of_forward(name: str) -> stepping.Step | None:
 
 
 def _for_each_row(name: str, count: int) -> tuple[int, int]:
-    """Return how many of so many things each row that is here has, and of how many rows in all.
+    """Divide a count by the rows that are here; return it for one row, and the rows of the batch.
 
     A forward may put its rows into any dimension, so the shape of an input does not tell.
     """
@@ -127,11 +127,17 @@ def _for_each_row(name: str, count: int) -> tuple[int, int]:
 def _pair_of_grids(
     module: nn.Linear | nn.Conv2d, inputs: Grid, errors: Grid, products: int
 ) -> Callable[[], tuple[Callable[[Tensor], Tensor], Grid]]:
-    """Return a function that the backward calls: how x is snapped for the gradient, and errors.
+    """Return a function that the backward calls for the grids of a weight's gradient.
 
-    The gradient of a weight sums over all its uses: a forward may use a module several times, and
-    modules may share a weight. They are known only when the forward has ended. `products` is how
-    many the rows that are here add to it now.
+    That function returns what snaps x, and the grid of the errors. It cannot be asked before: the
+    gradient of a weight sums over all its uses, which are known only when the forward has ended. A
+    forward may use a module several times, and modules may share a weight.
+
+    Args:
+        module: the one whose weight it is.
+        inputs: the grid that x is on already.
+        errors: the grid that is fine enough for what goes back.
+        products: how many products the rows that are here add to the gradient by this use.
     """
     name, weight = getattr(module, "path", type(module).__name__), id(module.weight)
     now = stepping.current()

@@ -21,7 +21,7 @@ ROUNDED = {
     *("reciprocal", "eq", "ne", "lt", "le", "gt", "ge", "argmax", "isnan", "bitwise_and", "rsub"),
     *("bitwise_or", "bitwise_not", "logical_and", "logical_not", "any", "all", "is_nonzero"),
 }
-# They do no arithmetic, or add to a place once.
+# They do no arithmetic; where they add, it is one number to a zero.
 MOVED = {
     *("view", "_unsafe_view", "reshape", "t", "transpose", "permute", "expand", "expand_as"),
     *("slice", "select", "narrow", "unsqueeze", "squeeze", "detach", "alias", "clone", "copy"),

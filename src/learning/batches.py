@@ -14,14 +14,23 @@ Rows = tuple[Tensor, Tensor]  # images float32 (N, C, H, W), labels int64 (N,)
 
 
 class Batch(NamedTuple):
-    """What a process computes in a step: its rows of a batch, which they are, and of how many."""
+    """The share of a batch that a process computes.
+
+    Attributes:
+        step: the batch's number in the epoch, from 0.
+        steps: how many batches the epoch has.
+        images: float32 (B, C, H, W), those of the share.
+        labels: int64 (B,).
+        rows: which rows of the batch they are.
+        size: how many rows the batch has.
+    """
 
     step: int
     steps: int
     images: Tensor
     labels: Tensor
     rows: slice
-    whole: int
+    size: int
 
 
 def batches(rows: Rows, settings: Train, epoch: int, first: int, group: Group) -> Iterator[Batch]:

@@ -117,5 +117,5 @@ class Checkpoint:
                 others.append((path.stat().st_mtime, path))
         others = [entry for entry in sorted(others, reverse=True) if entry[1] != self.path]
         for path in (self.path, *(path for _, path in others[KEPT:])):
-            with contextlib.suppress(OSError):  # what stays is used by nobody else
+            with contextlib.suppress(OSError):  # a file that stays does no harm
                 path.unlink()

@@ -104,21 +104,23 @@ def train(  # noqa: C901  (the loop, whole)
         meter = Meter(state["sums"] if group.rank == 0 else None)
         model.train()
         for batch in batches(rows, settings, epoch, first, group):
-            step, steps, x, y, _, whole = batch
+            step, steps = batch.step, batch.steps
+            x, y = batch.images.to(device), batch.labels.to(device)
             for parameters in optimizer.param_groups:
                 parameters["lr"] = settings.rate(epoch, step, steps)
-            with place(settings, epoch, batch, group.rank, device, is_watched=step == first):
+            here = step_context(settings, epoch, batch, group.rank, device, watch=step == first)
+            with here:
                 optimizer.zero_grad()
-                logits = model(x.to(device))
-                criterion(logits, y.to(device)).backward()
+                logits = model(x)
+                criterion(logits, y).backward()
                 add_up_gradients(model, optimizer, group)
                 if settings.exact:
-                    optimizer.step(whole)  # the gradients are of a sum; it divides
+                    optimizer.step(batch.size)  # the gradients are of a sum; it divides
                 else:
-                    divide_gradients(model, whole)
+                    divide_gradients(model, batch.size)
                     optimizer.step()
             # A forward may end in another dtype; exact losses need float64.
-            meter.add(logits.double() if settings.exact else logits, y.to(device))
+            meter.add(logits.double() if settings.exact else logits, y)
             if group.rank == 0 and (taken := (epoch - 1) * steps + step + 1) in wanted:
                 history.append(snapshots.take(model, taken))
             if progress:
@@ -150,8 +152,8 @@ def train(  # noqa: C901  (the loop, whole)
 
 
 @contextlib.contextmanager
-def place(
-    settings: Train, epoch: int, batch: Batch, rank: int, device: torch.device, *, is_watched: bool
+def step_context(
+    settings: Train, epoch: int, batch: Batch, rank: int, device: torch.device, *, watch: bool
 ) -> Iterator[None]:
     """Say which step the block takes, on which rows of the batch; what it draws follows from that.
 
@@ -159,8 +161,8 @@ def place(
     """
     seed, step = settings.seed, batch.step
     if settings.exact:
-        now = exact.step(seed=seed, epoch=epoch, step=step, rows=batch.rows, batch=batch.whole)
-        with now, exact.watch() if is_watched else contextlib.nullcontext():
+        now = exact.step(seed=seed, epoch=epoch, step=step, rows=batch.rows, batch=batch.size)
+        with now, exact.watch() if watch else contextlib.nullcontext():
             yield
     else:
         # A checkpoint need not hold torch's generators. torch.manual_seed would seed those of all

@@ -10,7 +10,7 @@ FULL = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 
 
 class LocalError(OSError):
-    """A fault of this machine's files, of which no other source is free."""
+    """A fault of this machine's files, which every other source would meet too."""
 
 
 def folder() -> Path:
