@@ -156,7 +156,8 @@ def test_an_ascii_output_shows_other_letters_by_their_numbers() -> None:
 @pytest.mark.parametrize("lines", ["20000", "1"])  # more than a buffer holds, and less
 def test_a_full_disk_is_a_line_where_the_output_is_a_file(lines: str) -> None:
     script = '"$0" -c "$1" 0 >/dev/full'
-    ended = run("bash", "-c", script, sys.executable, PRINTING.replace("20000", lines))
+    program, buffered = PRINTING.replace("20000", lines), {"PYTHONUNBUFFERED": ""}
+    ended = run("bash", "-c", script, sys.executable, program, **buffered)
     assert ended == (1, "", "name: [Errno 28] No space left on device\n")
 
 
@@ -167,6 +168,8 @@ def test_without_the_environment_a_command_names_what_to_do(module: str) -> None
 
 
 @pytest.mark.parametrize("backend", ["module://matplotlib_inline.backend_inline", "none such"])
-def test_a_notebook_s_variables_do_not_reach_the_stages(backend: str) -> None:
+def test_a_notebook_s_variables_do_not_reach_the_stages(backend: str, tmp_path: Path) -> None:
     """`!dvc repro` inherits them."""
-    assert python("-c", "import stages, matplotlib", MPLBACKEND=backend) == (0, "", "")
+    (tmp_path / "rc").write_text("figure.dpi: many\n", encoding="utf-8")
+    foreign = {"MPLBACKEND": backend, "MATPLOTLIBRC": str(tmp_path / "rc")}
+    assert python("-c", "import stages, src.report.figures", **foreign) == (0, "", "")

@@ -186,17 +186,16 @@ def test_clock_locale_path_hash_seed_umask_and_style_leak_into_no_output(
         "PYTHONHASHSEED": "4242",
         "PYTHONPATH": str(REPOSITORY),
         "COLUMNS": "33",
-        "MATPLOTLIBRC": str(tmp_path),
         "NPY_DISABLE_CPU_FEATURES": "AVX512F AVX512_SKX AVX2 FMA3",
         "OPENBLAS_CORETYPE": "Nehalem",
         "OMP_NUM_THREADS": "2",
     }
-    (tmp_path / "matplotlibrc").write_text("font.size: 20\nfigure.facecolor: green\n")
     folder = tmp_path / "a päth with spaces & 'quotes'"
     for name in ("data/raw/dataset.safetensors", "params.yaml"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(small_outputs / name, folder / name)
     shutil.copytree(small_outputs / "src", folder / "src")
+    (folder / "matplotlibrc").write_text("font.size: 20\nfigure.facecolor: green\n")
     program = f"""
 import locale, os, time
 from tests.support import stages
@@ -207,6 +206,7 @@ for stage in {STAGES[1:]}:
 """
     start = ("sh", "-c", 'umask 077 && exec faketime "2031-02-03 04:05:06" python -c "$1"', "sh")
     assert run(folder, *start, program, env=surroundings).stdout == "2031 +1345 , 0o77\n"
+    (folder / "matplotlibrc").unlink()
 
     def outputs(of: Path) -> dict[str, bytes]:
         files = (path for path in sorted(of.rglob("*")) if path.is_file())
