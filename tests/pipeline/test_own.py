@@ -9,8 +9,8 @@ from pathlib import Path
 from tests.support import clones
 from tests.support.clones import Run
 
-ROWS = "  train_rows:\n  - 0\n  - 60000\n  test_rows:\n  - 60000\n  - 70000\n"
-FEW = "  train_rows:\n  - 0\n  - 6\n  test_rows:\n  - 8\n  - 12\n"
+ROWS = r"  train_rows:\n  - 0\n  - 60000\n((?:.*\n)*?)  test_rows:\n  - 60000\n  - 70000\n"
+FEW = r"  train_rows:\n  - 0\n  - 6\n\1  test_rows:\n  - 8\n  - 12\n"
 # What the table's last column asks for: a file, a pattern, and what stands there afterwards.
 EDITS = [
     # the page
@@ -18,6 +18,7 @@ EDITS = [
     ("stages/report.py", r"from src.report import figures, page", "from src.report import figures"),
     ("stages/report.py", r"PAGE = .*\n|FOLDER = .*\n|SNAPSHOTS = .*\n|START = .*\n", ""),
     ("stages/report.py", r"LEARNING_CURVE = .*\n|METRICS = .*\n|PER_CLASS = .*\n", ""),
+    ("stages/report.py", r"# What the recipe has .*\nINTERNAL = .*\n", ""),
     ("stages/report.py", r"class Fetch(.|\n)*?\n\n\n", ""),
     ("stages/report.py", r"    fetched = .*\n", ""),
     ("stages/report.py", r"model, start = .*", "model = tensors.read(MODEL)"),
@@ -38,7 +39,7 @@ EDITS = [
     ),
     ("dvc.yaml", r"      - models/snapshots.*\n      - models/start.*\n(?=      - src)", ""),
     ("tests/pipeline/test_own_data.py", r"from tools import predict\n", ""),
-    ("tests/pipeline/test_own_data.py", r"def test_the_page_and(.|\n)*?\n\n\n", ""),
+    ("tests/pipeline/test_own_data.py", r"def test_the_page_and(.|\n)*?(?=def test_a_table)", ""),
     ("tests/stages/test_report.py", r'    "no (graph|shift|test)": .*\n', ""),
     ("tests/stages/test_report.py", r'    "accuracy in words": \((.|\n)*?\n    \),\n', ""),
     ("tests/stages/test_report.py", r', Path\("metrics/report/index.html"\)', ""),

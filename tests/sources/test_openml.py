@@ -42,7 +42,7 @@ def test_the_content_comes_as_bytes_in_c_order_and_the_second_time_from_the_cach
     openml: OpenML,
 ) -> None:
     for _ in range(2):
-        images, labels, names = fetch(openml, dataset.sha256(openml.images, openml.labels))
+        images, labels, names, _ = fetch(openml, dataset.sha256(openml.images, openml.labels))
         assert np.array_equal(images, openml.images[:, None, None])
         assert names == tuple("0123456789")
         assert np.array_equal(labels, openml.labels)
@@ -93,7 +93,7 @@ def test_labels_that_are_text_are_names_in_openmls_order(quote: str, openml: Ope
     texts = [openml.classes[place % 4] for place in range(60)]
     rows = [f"{row},{quote}{text}{quote}" for row, text in zip(rows, texts, strict=True)]
     openml.arff = "\n".join([*header, *rows, ""]).encode()
-    images, labels, names = load(openml)
+    images, labels, names, _ = load(openml)
     assert names == ("dog", "cat", "Ankle boot", "つ")
     assert np.array_equal(labels, np.arange(60) % 4)
     assert labels.dtype == np.uint8
@@ -108,7 +108,7 @@ def test_300_numbers_are_uint16_labels(openml: OpenML) -> None:
     openml.classes = [str(number) for number in range(300)]
     rows = [",".join(["7"] * 16 + [str(number)]) for number in range(300)]
     openml.arff = "\n".join(["@DATA", *rows, ""]).encode()
-    _, labels, names = load(openml)
+    _, labels, names, _ = load(openml)
     assert labels.dtype == np.uint16
     assert np.array_equal(labels, np.arange(300))
     assert names == tuple(openml.classes)
