@@ -37,7 +37,7 @@ def header(**tensor: object) -> bytes:
 
 def read_model(path: str) -> object:
     shape, name = (1, 2, 2), "softmax_regression"
-    recipe = {"model": name, "shape": shape, "classes": 5, "exact": True}
+    recipe = {"model": name, "shape": shape, "classes": 5, "exact": True, "from_pictures": False}
     files.write_json("recipe", recipe | {"module": repr(models.build(name, shape, 5))})
     return models.load(path, "recipe")
 

@@ -105,8 +105,8 @@ def write(
     tensors.write("models/snapshots.safetensors", grown)
     kept = {
         "shape": list(images.shape[1:]), "classes": classes, "names": list(names),
-        "module": repr(model), "epoch": 2, "epochs_run": 2, "ended": "all epochs",
-        "graph": None if reason else nodes, "graph_reason": reason or why,
+        "module": repr(model), "from_pictures": False, "ended": "all epochs",
+        "epoch": 2, "epochs_run": 2, "graph": None if reason else nodes, "graph_reason": reason or why,
     }  # fmt: skip
     Path("models/recipe.json").write_text(json.dumps(TRAIN | kept | recipe), encoding="utf-8")
     found = torch.log_softmax(model(torch.from_numpy(images[cut:])).double(), dim=1).numpy()
