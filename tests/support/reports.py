@@ -106,7 +106,8 @@ def write(
     kept = {
         "shape": list(images.shape[1:]), "classes": classes, "names": list(names),
         "module": repr(model), "from_pictures": False, "ended": "all epochs",
-        "epoch": 2, "epochs_run": 2, "graph": None if reason else nodes, "graph_reason": reason or why,
+        "epoch": 2, "epochs_run": 2,
+        "graph": None if reason else nodes, "graph_reason": reason or why,
     }  # fmt: skip
     Path("models/recipe.json").write_text(json.dumps(TRAIN | kept | recipe), encoding="utf-8")
     found = torch.log_softmax(model(torch.from_numpy(images[cut:])).double(), dim=1).numpy()
