@@ -13,7 +13,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 from scipy import ndimage
 
 from src.common import dataset
-from src.sources.folder import UPRIGHT
+from src.sources.folder import UPRIGHT, orientation
 
 FORMATS = ("PNG", "JPEG", "BMP", "GIF", "WEBP", "TIFF")
 A_FRAME = "a frame?"
@@ -108,17 +108,6 @@ def read_upright(path: str) -> tuple[Image.Image, str | None]:
         raise OSError(f"cannot be read as a picture: only {known} can") from error
     except Exception as error:  # arbitrary bytes make the decoders raise almost anything
         raise OSError(f"cannot be read as a picture: {' '.join(str(error).split())}") from error
-
-
-def orientation(picture: Image.Image) -> int:
-    """Return what a camera wrote about how it was held: 1 to 8, or 1 if that cannot be read.
-
-    The rest of the EXIF is left alone: editors and telephones write much that is wrong.
-    """
-    try:
-        return int(picture.getexif().get(0x0112, 1))
-    except Exception:  # arbitrary bytes again
-        return 1
 
 
 def to_bytes(levels: np.ndarray) -> Image.Image:

@@ -84,7 +84,10 @@ def main() -> int:
 
 
 def read_as_folder(path: str, shape: tuple[int, int, int]) -> tuple[np.ndarray, str | None]:
-    """Read a picture as the pictures of a folder were read; otherwise as `read`."""
+    """Read a picture for a model that learned from a folder of pictures.
+
+    It takes, returns and raises what `read` does.
+    """
     try:
         picture, count = folder.read_first(Path(path), shape[1:])
     except ValueError as error:

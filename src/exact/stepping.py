@@ -75,13 +75,18 @@ def step(*, seed: int, epoch: int, step: int, rows: slice, batch: int) -> Iterat
 
 
 @contextlib.contextmanager
-def twin() -> Iterator[None]:
-    """Tell `watch` that the block is a twin's own arithmetic, which keeps to the grids."""
-    _here.twins += 1
+def _inside(what: str) -> Iterator[None]:
+    """Count in `_here`, in the attribute of that name, how many such blocks are open."""
+    setattr(_here, what, getattr(_here, what) + 1)
     try:
         yield
     finally:
-        _here.twins -= 1
+        setattr(_here, what, getattr(_here, what) - 1)
+
+
+def twin() -> contextlib.AbstractContextManager[None]:
+    """Tell `watch` that the block is a twin's own arithmetic, which keeps to the grids."""
+    return _inside("twins")
 
 
 def is_inside_a_twin() -> bool:
@@ -89,14 +94,9 @@ def is_inside_a_twin() -> bool:
     return _here.twins > 0
 
 
-@contextlib.contextmanager
-def watched() -> Iterator[None]:
+def watched() -> contextlib.AbstractContextManager[None]:
     """Tell the twins that `watch` looks at the block, so that they look at values too."""
-    _here.watches += 1
-    try:
-        yield
-    finally:
-        _here.watches -= 1
+    return _inside("watches")
 
 
 def is_watched() -> bool:

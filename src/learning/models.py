@@ -193,8 +193,8 @@ def load(
             model has other modules than it had; so has one whose forward does other things, where
             torch.fx can follow it.
     """
-    kinds = {"model": str, "shape": list, "classes": int, "module": str, "exact": bool}
-    kinds["from_pictures"] = bool
+    kinds = {"model": str, "shape": list, "classes": int, "module": str}
+    kinds |= {"exact": bool, "from_pictures": bool}
     recipe = files.read_json(recipe_path, **kinds)
     name = recipe["model"]
     if name not in MODELS:

@@ -5,7 +5,7 @@ import os
 import re
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -207,10 +207,18 @@ def _load(path: Path) -> tuple[Image.Image, int, int]:
         # A phone's MPO is a photograph with others behind it.
         frames = 1 if image.format == "MPO" else getattr(image, "n_frames", 1)
         image.load()
-        turn = 1
-        with suppress(Exception):  # an odd EXIF block is no fault of the picture
-            turn = image.getexif().get(ORIENTATION, 1)
-        return image, frames, turn
+        return image, frames, orientation(image)
+
+
+def orientation(picture: Image.Image) -> int:
+    """Return what a camera wrote about how it was held: 1 to 8, or 1 if that cannot be read.
+
+    The rest of the EXIF is left alone: editors and telephones write much that is wrong.
+    """
+    try:
+        return int(picture.getexif().get(ORIENTATION, 1))
+    except Exception:  # arbitrary bytes make Pillow raise almost anything
+        return 1
 
 
 def _grey_or_colour(image: Image.Image) -> Image.Image:
